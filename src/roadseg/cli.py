@@ -1,0 +1,123 @@
+"""The command line: one verb a stage, then what people do by hand. Each verb imports its own room, so help is quick."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from roadseg.config import read
+from roadseg.errors import reported
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+Source = Annotated[str, typer.Argument(help="A source from data.sources in params.yaml.")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """From driving-scene datasets to a registered, deployable, real-time segmentation model."""
+    if debug:
+        os.environ["ROADSEG_DEBUG"] = "1"
+
+
+@app.command()
+def fetch(source: Source) -> None:
+    """Get a source's files: from an archive, a mirror or its official address."""
+    from roadseg.stages import fetch
+
+    fetch.run(read(), source)
+
+
+@app.command()
+def remap(source: Source) -> None:
+    """Turn a source's labels into train ids of the label space."""
+    from roadseg.stages import remap
+
+    remap.run(read(), source)
+
+
+@app.command()
+def profile() -> None:
+    """Scene and class statistics; class weights."""
+    from roadseg.stages import profile
+
+    profile.run(read())
+
+
+@app.command()
+def validate() -> None:
+    """Check scenes and classes against the expectations; write the data docs."""
+    from roadseg.stages import validate
+
+    validate.run(read())
+
+
+@app.command()
+def export() -> None:
+    """Export the finalists to ONNX and compare each with its network."""
+    from roadseg.stages import export
+
+    export.run(read())
+
+
+@app.command()
+def evaluate() -> None:
+    """Score and time the exported finalists in every form they could be deployed in."""
+    from roadseg.stages import evaluate
+
+    evaluate.run(read())
+
+
+@app.command()
+def promote() -> None:
+    """Register the best candidate under the latency budget, if it beats the champion."""
+    from roadseg.stages import promote
+
+    promote.run(read())
+
+
+@app.command()
+def pull(
+    version: Annotated[str, typer.Argument(help="An alias or a version number.")] = "champion",
+    to: Annotated[Path, typer.Option(help="Folder to make; must not exist yet.")] = Path("bundle"),
+    name: Annotated[str | None, typer.Option(help="Registered model; by default the one of params.yaml.")] = None,
+) -> None:
+    """Copy a registered model's bundle into a folder, checksums verified."""
+    from roadseg.stages import pull
+
+    pull.run(version, to, name=name)
+
+
+@app.command()
+def predict(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image or a folder of images.")],
+    out: Annotated[Path, typer.Option(help="Folder for id masks and overlays.")],
+    bundle: Annotated[Path, typer.Option(help="A bundle, as `pull` or promote leaves it.")] = Path(
+        "models/promote/bundle"
+    ),
+) -> None:
+    """Segment an image or a folder with a bundle: id masks and overlays."""
+    from roadseg.deploy import predict
+
+    predict.predict(source, out, bundle)
+
+
+@app.command()
+def frontier() -> None:
+    """The best model for each latency budget, as a table and a picture."""
+    from roadseg.stages import frontier
+
+    frontier.run(read())
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has: devices, engines, precisions, servers, data."""
+    from roadseg.stages import doctor
+
+    doctor.run(read())
+
+
+def main() -> None:
+    with reported("roadseg"):
+        app()

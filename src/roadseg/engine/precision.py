@@ -1,0 +1,39 @@
+"""Which number format a training step computes in, from what the device really has.
+
+In: the wish of params.yaml ("auto", "float32", "bfloat16" ...) and a device. Out: a torch dtype for autocast. Emulated
+bfloat16 is slower than float32, so "auto" takes it only where the hardware multiplies in it.
+"""
+
+import torch
+
+from roadseg.errors import UserError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Names for `resolve`, beside "auto"."""
+
+
+def native_bf16(device: torch.device | str) -> bool:
+    """Whether the device multiplies bfloat16 in hardware: AMX-BF16 or AVX512-BF16 on a CPU, Ampere or later of CUDA."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
+    return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def resolve(precision: str, device: torch.device | str) -> torch.dtype:
+    """The dtype of autocast; float32 means no autocast.
+
+    "auto" is bfloat16 where it is native, else float16 on a GPU (with a gradient scaler) and float32 on a CPU. A named
+    precision is taken at its word. Raises UserError for a wrong name, and for float16 on a CPU.
+    """
+    kind = torch.device(device).type
+    if precision == "auto":
+        if native_bf16(device):
+            return torch.bfloat16
+        return torch.float16 if kind == "cuda" else torch.float32
+    if precision not in PRECISIONS:
+        raise UserError(f"train.precision is {precision!r}, must be one of: auto, {', '.join(PRECISIONS)}")
+    if precision == "float16" and kind == "cpu":
+        raise UserError("train.precision is 'float16' on a CPU, which trains in float32 or bfloat16: use auto")
+    return PRECISIONS[precision]

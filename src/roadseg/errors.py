@@ -1,0 +1,36 @@
+"""What went wrong, said to the person who can fix it: one line, an exit code, and no traceback unless it is asked for."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """A mistake in the user's input: data, settings, or what is missing from the machine. Exit code 2.
+
+    The message is one line: what is wrong, where (file, key, class), the value, what to do.
+    """
+
+
+class StageFailure(Exception):
+    """A stage that ran on good input and still missed its own bar: one line, exit code 1."""
+
+
+def one_line(error: BaseException) -> str:
+    """The error as one line: a message that was written for people, or the exception's kind and text."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError | StageFailure) else f"{type(error).__name__}: {text}"
+
+
+@contextmanager
+def reported(command: str) -> Iterator[None]:
+    """Turns what escapes into one line on stderr and an exit code. ROADSEG_DEBUG=1 lets the traceback through."""
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get("ROADSEG_DEBUG"):
+            raise
+        hint = "" if isinstance(error, UserError | StageFailure) else " (ROADSEG_DEBUG=1 shows where)"
+        print(f"{command}: {one_line(error)}{hint}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, UserError) else 1) from None

@@ -1,0 +1,248 @@
+"""Every picture of the project, drawn one way: pure functions from arrays and tables to a Figure or an image.
+
+Images are uint8 HWC RGB 0-255; id masks are uint8 (or any integer) HW train ids, 255 = ignore. Figures are bare
+matplotlib `Figure`s, never registered with pyplot: they hold no global state and need no closing. Save them with
+`figure.savefig(path)`.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
+
+from roadseg.labels import IGNORE, LabelSpace
+
+INK, PALE, ACCENT = "#22303c", "#d9dee3", "#c0392b"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+"""Okabe and Ito's colours, which the colour-blind tell apart; given to names in alphabetical order."""
+SCORES = {"val_miou": "validation mIoU", "test_miou": "test mIoU", "miou": "mIoU"}
+"""What a column of scores is called on an axis."""
+GAP = 4
+"""Pixels of white between the images of a triptych or a sheet."""
+
+
+def colour(ids: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """The mask in the label space's colours: HW ids -> uint8 HWC. Ignored pixels are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(space.colours)] = space.colours
+    return table[ids]
+
+
+def overlay(image: np.ndarray, ids: np.ndarray, space: LabelSpace, alpha: float = 0.55) -> np.ndarray:
+    """The mask laid over its image, `alpha` of the colour and the rest of the image. Ignored pixels show the image."""
+    _same_size(image, ids)
+    mixed = (1 - alpha) * image + alpha * colour(ids, space)
+    return np.where((ids == IGNORE)[..., None], image, mixed.round()).astype(np.uint8)
+
+
+def triptych(image: np.ndarray, label: np.ndarray, prediction: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """Image, label and prediction side by side: uint8 HWC, three widths and two gaps wide.
+
+    The prediction is black where the label is ignored: nothing is judged there.
+    """
+    _same_size(image, label)
+    _same_size(image, prediction)
+    judged = np.where(label == IGNORE, IGNORE, prediction)
+    return sheet([image, colour(label, space), colour(judged, space)], columns=3)
+
+
+def sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """A contact sheet: images of one size, row by row, on white."""
+    height, width = images[0].shape[:2]
+    rows = -(-len(images) // columns)
+    page = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
+    for number, image in enumerate(images):
+        _same_size(image, images[0])
+        row, column = divmod(number, columns)
+        top, left = row * (height + GAP), column * (width + GAP)
+        page[top : top + height, left : left + width] = image
+    return page
+
+
+def legend(space: LabelSpace) -> Figure:
+    """The classes of a label space beside their colours, with ignore as the last."""
+    entries = [*zip(space.classes, space.colours, strict=True), ("ignored", (0, 0, 0))]
+    columns = 4
+    rows = -(-len(entries) // columns)
+    figure = Figure(figsize=(8, 0.3 * rows + 0.2), dpi=120)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, columns), ylim=(rows, 0))
+    axes.axis("off")
+    for number, (name, rgb) in enumerate(entries):
+        column, row = divmod(number, rows)
+        shade = tuple(value / 255 for value in rgb)
+        axes.add_patch(Rectangle((column + 0.05, row + 0.15), 0.14, 0.7, facecolor=shade, edgecolor=PALE))
+        axes.text(column + 0.24, row + 0.5, name, va="center", fontsize=9, color=INK)
+    return figure
+
+
+def curves(frame: pd.DataFrame) -> Figure:
+    """Loss, validation mIoU and learning rate over a training.
+
+    `frame` has the columns epoch, loss, val_miou (0-1) and learning_rate; with `finalist`, one line for each.
+    """
+    figure = _figure(10, 3.2)
+    panels = [("loss", "training loss"), ("val_miou", "validation mIoU"), ("learning_rate", "learning rate")]
+    groups = frame.groupby("finalist") if "finalist" in frame else [("", frame)]
+    for position, (column, title) in enumerate(panels, start=1):
+        axes = _dressed(figure.add_subplot(1, 3, position), title, "epoch")
+        for (name, rows), shade in zip(groups, _endless(SERIES), strict=False):
+            axes.plot(rows["epoch"], rows[column], color=shade, label=str(name), marker=".", markersize=4)
+        if column == "val_miou":
+            _in_percent(axes)
+    if "finalist" in frame:
+        _outside_legend(figure)
+    return figure
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Where each class's pixels went: int [C, C], rows = label, columns = prediction, shown as shares of the row.
+
+    A class without a labelled pixel has an empty row. Shares below one per cent are not written.
+    """
+    total = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(matrix, total, out=np.full(matrix.shape, np.nan), where=total > 0)
+    side = 2.2 + 0.36 * len(classes)
+    figure = _figure(side + 0.8, side)
+    axes = _dressed(
+        figure.add_subplot(), "share of each class's pixels, by what was predicted", "predicted", "labelled"
+    )
+    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(classes)), classes, rotation=90)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.grid(False)
+    for (row, column), value in np.ndenumerate(share):
+        if value >= 0.01:
+            shade = "white" if value > 0.5 else INK
+            axes.text(column, row, f"{value:.0%}"[:-1], ha="center", va="center", fontsize=7, color=shade)
+    figure.colorbar(picture, ax=axes, format=PercentFormatter(1), shrink=0.8).outline.set_visible(False)
+    return figure
+
+
+def frontier(frame: pd.DataFrame, budget_ms: float, score: str = "val_miou", by: str = "network") -> Figure:
+    """Accuracy against latency, the staircase of the best model per latency, and what lies beyond the budget.
+
+    Args:
+        frame: a row a point, with p95_ms (milliseconds), `score` (mIoU, 0-1) and `by`, the name that colours it.
+        budget_ms: the latency budget, milliseconds.
+    """
+    points = frame.dropna(subset=["p95_ms", score])
+    figure = _figure(7, 4.4)
+    axes = _dressed(figure.add_subplot(), "accuracy against latency", "p95 latency, ms", SCORES.get(score, score))
+    for name, rows, shade in _by_name(points, by):
+        axes.scatter(rows["p95_ms"], rows[score], color=shade, label=name, s=36, zorder=3, edgecolor="white")
+    best = staircase(points, score)
+    longest = max([budget_ms, *points["p95_ms"]]) * 1.08
+    x, y = [*best["p95_ms"], longest], [*best[score], best[score].max()]
+    axes.step(x, y, where="post", color=INK, linewidth=1, zorder=2, label="frontier")
+    axes.set_xlim(0, longest)
+    axes.axvline(budget_ms, color=ACCENT, linestyle="--", linewidth=1.2, label=f"budget, {budget_ms:g} ms")
+    axes.axvspan(budget_ms, longest, color=ACCENT, alpha=0.06, linewidth=0)
+    _in_percent(axes)
+    _outside_legend(figure)
+    return figure
+
+
+def staircase(frame: pd.DataFrame, score: str = "val_miou") -> pd.DataFrame:
+    """The rows of `frame` that no other row beats: none is as fast (p95_ms) with a higher `score`. Fastest first."""
+    ordered = frame.sort_values(["p95_ms", score], ascending=[True, False])
+    best_before = ordered[score].cummax().shift(fill_value=-np.inf)
+    return ordered[ordered[score] > best_before]
+
+
+def search(frame: pd.DataFrame) -> Figure:
+    """A study at a glance: the score of each trial in order, then against each setting. Hollow points were pruned.
+
+    `frame` has a row a trial: number, state, val_miou (0-1), network, loss, learning_rate and crop.
+    """
+    trials = frame.dropna(subset=["val_miou"]).sort_values("number")
+    complete = trials[trials["state"] == "complete"]
+    figure = _figure(10, 6)
+    axes = figure.subplots(2, 2)
+    panels = {
+        "number": "trial",
+        "learning_rate": "peak learning rate",
+        "loss": "loss",
+        "crop": "crop, share of the scene",
+    }
+    for column, panel in zip(panels, axes.flat, strict=True):
+        _dressed(panel, f"by {panels[column].split(',')[0]}", panels[column], "validation mIoU")
+        _trials(panel, trials, column)
+        _in_percent(panel)
+    history, rate, *_ = axes.flat
+    history.step(
+        complete["number"], complete["val_miou"].cummax(), where="post", color=INK, linewidth=1, label="best so far"
+    )
+    history.xaxis.set_major_locator(MaxNLocator(integer=True))
+    rate.set_xscale("log")
+    rate.xaxis.set_minor_locator(NullLocator())
+    rate.set_xticks(_round_ticks(trials["learning_rate"]))
+    rate.xaxis.set_major_formatter(ScalarFormatter())
+    _outside_legend(figure, of=history)
+    return figure
+
+
+def _trials(axes: Axes, trials: pd.DataFrame, column: str) -> None:
+    """One panel's points; names (losses, crops) become evenly spaced positions, each network a little to the side."""
+    names = [] if column in ("number", "learning_rate") else sorted(trials[column].unique())
+    groups = list(_by_name(trials, "network"))
+    for place, (network, rows, shade) in enumerate(groups):
+        x = rows[column].map(names.index) + 0.12 * (place - (len(groups) - 1) / 2) if names else rows[column]
+        faces = [shade if state == "complete" else "none" for state in rows["state"]]
+        axes.scatter(x, rows["val_miou"], facecolors=faces, edgecolors=shade, s=32, zorder=3)
+        axes.scatter([], [], color=shade, s=32, label=network)
+    if names:
+        axes.set_xticks(range(len(names)), [str(name).replace("_", "\n") for name in names])
+        axes.set_xlim(-0.5, len(names) - 0.5)
+
+
+def _round_ticks(values: pd.Series) -> list[float]:
+    """1, 2 and 5 times the powers of ten inside the values' range, or the value itself where none is."""
+    ticks = [digit * 10.0**power for power in range(-8, 2) for digit in (1, 2, 5)]
+    return [tick for tick in ticks if values.min() <= tick <= values.max()] or list(values[:1])
+
+
+def _by_name(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFrame, str]]:
+    """Name, rows and colour of each value of `column`, in alphabetical order."""
+    for (name, rows), shade in zip(frame.groupby(column), _endless(SERIES), strict=False):
+        yield str(name), rows, shade
+
+
+def _endless(colours: Sequence[str]) -> Iterator[str]:
+    while True:
+        yield from colours
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure; width and height in inches at 120 dots an inch."""
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def _dressed(axes: Axes, title: str, x: str, y: str = "") -> Axes:
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.set_xlabel(x, fontsize=9, color=INK)
+    axes.set_ylabel(y, fontsize=9, color=INK)
+    axes.tick_params(labelsize=8, colors=INK, length=0)
+    axes.grid(color=PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    return axes
+
+
+def _in_percent(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3))
+
+
+def _outside_legend(figure: Figure, of: Axes | None = None) -> None:
+    handles, names = (of or figure.axes[0]).get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(5, len(names)), fontsize=8, frameon=False)
+
+
+def _same_size(image: np.ndarray, other: np.ndarray) -> None:
+    if image.shape[:2] != other.shape[:2]:
+        raise ValueError(f"sizes differ: {image.shape[:2]} and {other.shape[:2]}")

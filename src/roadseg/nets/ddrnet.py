@@ -1,0 +1,138 @@
+"""DDRNet-23-slim: a residual network whose branch at 1/8 and branch down to 1/64 exchange features twice.
+
+Hong et al. 2021, "Deep Dual-resolution Networks for Real-time and Accurate Semantic Segmentation of Road Scenes", arXiv
+2101.06085; figure and table numbers below are the paper's. 5.7 M parameters at 19 classes without the training head.
+
+Input: any height and width from 32 up; strides divide upwards and resizing goes to measured sizes. Multiples of 64
+leave no border that sees padding only.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.functional import relu
+
+from roadseg.nets.blocks import ConvNorm, ConvNormReLU, initialise, resize
+
+
+class Residual(nn.Module):
+    """ResNet's blocks (He 2016) without the last ReLU: the reader applies it, since branches are added before it
+    (figure 4).
+
+    `wide` False: two 3x3 convolutions. True, the paper's bottleneck: 1x1, 3x3, and 1x1 up to twice the channels.
+    """
+
+    def __init__(self, inputs: int, channels: int, stride: int = 1, *, wide: bool = False) -> None:
+        super().__init__()
+        outputs = 2 * channels if wide else channels
+        layers = [
+            ConvNormReLU(inputs, channels, 3, stride=stride),
+            ConvNorm(channels, channels, 3),
+        ]
+        if wide:
+            layers = [
+                ConvNormReLU(inputs, channels),
+                ConvNormReLU(channels, channels, 3, stride=stride),
+                ConvNorm(channels, outputs),
+            ]
+        self.branch = nn.Sequential(*layers)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else ConvNorm(inputs, outputs, stride=stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.shortcut(features) + self.branch(features)
+
+
+def _stage(inputs: int, channels: int, stride: int = 1) -> nn.Sequential:
+    """Two basic blocks, the first with the stride; no ReLU at the end."""
+    return nn.Sequential(Residual(inputs, channels, stride), nn.ReLU(inplace=True), Residual(channels, channels))
+
+
+class NormConv(nn.Sequential):
+    """Norm, ReLU, convolution: the pre-activated order of DAPPM and of the heads."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
+        conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        super().__init__(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), conv)
+
+
+class Pyramid(nn.Module):
+    """DAPPM (figure 5, equation 4): averages over ever larger windows, each added to the next smaller and convolved.
+
+    Two departures, both because our maps at 1/64 are a few positions wide. The norm and ReLU come before the pooling:
+    after it they would see a handful of numbers in a batch. And windows that reach over the border average what is
+    inside it (`count_include_pad=False`): else what a window gives would depend on the size of the crop.
+    """
+
+    WINDOWS = ((5, 2), (9, 4), (17, 8))
+    """Kernel and stride of the average pooling, positions at 1/64. The last level, not listed, is the whole map."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        levels = len(self.WINDOWS) + 1
+        self.fine = NormConv(inputs, hidden)
+        self.norms = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)) for _ in range(levels))
+        self.projections = nn.ModuleList(nn.Conv2d(inputs, hidden, 1, bias=False) for _ in range(levels))
+        self.mixes = nn.ModuleList(NormConv(hidden, hidden, 3) for _ in range(levels))
+        self.fuse = NormConv((levels + 1) * hidden, outputs)
+        self.shortcut = NormConv(inputs, outputs)
+
+    def _pooled(self, features: Tensor, level: int) -> Tensor:
+        if level == len(self.WINDOWS):
+            return functional.adaptive_avg_pool2d(features, 1)
+        kernel, stride = self.WINDOWS[level]
+        return functional.avg_pool2d(features, kernel, stride, kernel // 2, count_include_pad=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        scales = [self.fine(features)]
+        for level, (norm, project, mix) in enumerate(zip(self.norms, self.projections, self.mixes, strict=True)):
+            coarse = project(self._pooled(norm(features), level))
+            scales.append(mix(scales[-1] + resize(coarse, features.shape[-2:])))
+        return self.fuse(torch.cat(scales, dim=1)) + self.shortcut(features)
+
+
+def _head(inputs: int, hidden: int, classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        NormConv(inputs, hidden, 3), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True), nn.Conv2d(hidden, classes, 1)
+    )
+
+
+class DDRNet23Slim(nn.Module):
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+
+    `low` is the branch that shrinks to 1/64 (its stages named by their stride below), `high` the one that stays at 1/8.
+    The training head sits on `high` after the first exchange (weight `roadseg.nets.AUX_WEIGHT`); its logits are at 1/8.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            ConvNormReLU(3, 32, 3, stride=2), ConvNormReLU(32, 32, 3, stride=2),
+            _stage(32, 32), nn.ReLU(inplace=True), _stage(32, 64, 2),
+        )  # fmt: skip
+        self.low16, self.low32, self.low64 = _stage(64, 128, 2), _stage(128, 256, 2), Residual(256, 256, 2, wide=True)
+        self.high3, self.high4, self.high5 = _stage(64, 64), _stage(64, 64), Residual(64, 64, wide=True)
+        self.to_low3 = ConvNorm(64, 128, 3, stride=2)
+        self.to_low4 = nn.Sequential(ConvNormReLU(64, 128, 3, stride=2), ConvNorm(128, 256, 3, stride=2))
+        self.to_high3 = ConvNorm(128, 64)
+        self.to_high4 = ConvNorm(256, 64)
+        self.pyramid = Pyramid(512, 128, 128)
+        self.classifier = _head(128, 64, classes)
+        self.heads = nn.ModuleList([_head(64, 64, classes)])
+        initialise(self)
+
+    def _exchange(self, low: Tensor, high: Tensor, to_low: nn.Module, to_high: nn.Module) -> tuple[Tensor, Tensor]:
+        """Equation 1: each branch plus what it is given of the other, brought to its own size."""
+        return low + to_low(relu(high)), high + resize(to_high(relu(low)), high.shape[-2:])
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        size = image.shape[-2:]
+        shared = relu(self.stem(image))
+        low, high = self._exchange(self.low16(shared), self.high3(shared), self.to_low3, self.to_high3)
+        early = high
+        low, high = self._exchange(self.low32(relu(low)), self.high4(relu(high)), self.to_low4, self.to_high4)
+        low, high = self.pyramid(self.low64(relu(low))), self.high5(relu(high))
+        logits = resize(self.classifier(high + resize(low, high.shape[-2:])), size)
+        if not self.training:
+            return logits
+        return [logits, *(head(early) for head in self.heads)]

@@ -1,0 +1,90 @@
+"""Training crops: random scale, place, flip and colour, by albumentations.
+
+In: an image (uint8 HWC RGB 0-255) and its mask (uint8 HW, train ids, 255 = ignore). Out: the same pair at the crop's
+size. What a crop looks like depends on its seed alone, never on which worker draws it or on what was drawn before.
+Also here: `normalise`, the one place that turns pixels into what a network sees.
+"""
+
+from collections.abc import Callable
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from roadseg.labels import IGNORE
+
+MEAN = (0.485, 0.456, 0.406)
+"""ImageNet's mean of R, G, B, of pixel / 255."""
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's standard deviation of R, G, B, of pixel / 255."""
+
+MULTIPLE = 32
+"""Partial crops are a multiple of this, the largest total stride of our networks."""
+SCALES = (-0.25, 1.0)
+"""Random zoom is 1 + this: 0.75 to 2. Below that, most of a whole-scene crop would be padding."""
+
+Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+
+# Crops are drawn by our own workers: threads of OpenCV's own would only fight with the training step for the cores.
+cv2.setNumThreads(0)
+
+
+def crop_size(height: int, width: int, share: float) -> tuple[int, int]:
+    """Crop (height, width), pixels, for a share (0..1] of a scene's height and width.
+
+    1 is the scene itself, whatever its size; less is rounded to the nearest multiple of 32, at least 32 and at most
+    the scene.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"`share` (={share}) of a scene's side must be in (0, 1]")
+    if share == 1:
+        return height, width
+    near_h, near_w = (max(1, int(side * share / MULTIPLE + 0.5)) * MULTIPLE for side in (height, width))
+    return min(near_h, height), min(near_w, width)
+
+
+def augmenter(crop: tuple[int, int]) -> Augment:
+    """`augment(image, mask, seed) -> (image, mask)`, both of size `crop` (height, width).
+
+    The zoom is bilinear on the image and nearest on the mask. Where a zoomed scene is smaller than the crop, the image
+    is padded with ImageNet's mean colour and the mask with 255. One augmenter serves one thread at a time.
+    """
+    height, width = crop
+    steps = A.Compose(
+        [
+            A.RandomScale(SCALES, interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST, p=1),
+            A.RandomCrop(
+                height,
+                width,
+                pad_if_needed=True,
+                pad_position="random",
+                border_mode=cv2.BORDER_CONSTANT,
+                fill=tuple(round(255 * mean) for mean in MEAN),
+                fill_mask=IGNORE,
+            ),
+            A.HorizontalFlip(p=0.5),
+            A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.2, p=0.6),
+            A.HueSaturationValue(hue_shift_limit=5, sat_shift_limit=20, val_shift_limit=0, p=0.3),
+        ],
+        strict=True,  # an argument that albumentations does not know is otherwise dropped with a warning
+    )
+
+    def augment(image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        # albumentations heeds no global seed: each crop brings its own.
+        steps.set_random_seed(seed)
+        pair = steps(image=image, mask=mask)
+        return pair["image"], pair["mask"]
+
+    return augment
+
+
+def normalise(images_BHWC: Tensor) -> Tensor:
+    """What a network sees: float32 B3HW, (pixel / 255 - MEAN) / STD, from uint8 BHW3 RGB 0-255.
+
+    The result is a view in the input's memory order, which is torch's `channels_last`.
+    """
+    mean = torch.tensor(MEAN, device=images_BHWC.device) * 255
+    std = torch.tensor(STD, device=images_BHWC.device) * 255
+    return ((images_BHWC.float() - mean) / std).permute(0, 3, 1, 2)

@@ -1,0 +1,72 @@
+"""Which crops make up batch number n of a run: a pure function of (seed, n).
+
+In: a pack, a crop size, crops a batch, a seed. Out: batches (images uint8 BHWC RGB 0-255, labels uint8 BHW train ids,
+255 = ignore). Since nothing else goes in, any number of workers gives the same batches, and a run resumes at any batch.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from roadseg.scenes.augment import augmenter
+from roadseg.scenes.pack import Pack
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Batches:
+    """`batches[n]` is batch n, n >= 0 without end.
+
+    Crops are numbered through the run: crop i is drawn in pass i // scenes, and each pass takes every scene once, in
+    an order of its own. A pass is an epoch only where crops are whole scenes.
+    """
+
+    def __init__(self, pack: Pack, *, crop: tuple[int, int], crops: int, seed: int) -> None:
+        self.pack, self.crop, self.crops, self.seed = pack, crop, crops, seed
+        self._of_thread = threading.local()  # an augmenter serves one thread at a time
+
+    def __getitem__(self, number: int) -> Batch:
+        images = np.empty((self.crops, *self.crop, 3), dtype=np.uint8)
+        labels = np.empty((self.crops, *self.crop), dtype=np.uint8)
+        for place in range(self.crops):
+            images[place], labels[place] = self._draw(number * self.crops + place)
+        return torch.from_numpy(images), torch.from_numpy(labels)
+
+    def _draw(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Crop i of the run."""
+        which_pass, place = divmod(i, len(self.pack))
+        order = np.random.default_rng((self.seed, which_pass)).permutation(len(self.pack))
+        image, label = self.pack[int(order[place])]
+        if label.shape != image.shape[:2]:
+            label = cv2.resize(label, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        if not hasattr(self._of_thread, "augment"):
+            self._of_thread.augment = augmenter(self.crop)
+        seed = int(np.random.SeedSequence((self.seed, i)).generate_state(1)[0])
+        return self._of_thread.augment(image, label, seed)
+
+
+def prefetch(batches: Batches, first: int, last: int, *, workers: int = 1) -> Generator[Batch, None, None]:
+    """Batches first .. last - 1 in order, drawn by `workers` threads while the caller trains.
+
+    At most workers + 1 batches wait. 0 workers draw in the caller's own thread.
+    """
+    if workers == 0:
+        yield from (batches[number] for number in range(first, last))
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
+    tickets = (pool.submit(batches.__getitem__, number) for number in range(first, last))
+    waiting = deque(islice(tickets, workers + 1))
+    try:
+        while waiting:
+            batch = waiting.popleft().result()
+            waiting.extend(islice(tickets, 1))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,102 @@
+"""The reigning champion as a contender: its bundle from the registry, judged and timed on today's terms.
+
+What it takes is kept in .state/champion/: the bundle by model and version, its confusions by model and today's scenes,
+its certificate by model, form, machine and versions.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from roadseg import paths
+from roadseg.config import Config
+from roadseg.deploy import bundle, device, engines, judge, latency
+from roadseg.deploy.run import certified_form
+from roadseg.errors import UserError
+from roadseg.labels import LabelSpace
+from roadseg.scenes.index import Scene, labelled
+from roadseg.stages.contest import Contender
+
+if TYPE_CHECKING:
+    from roadseg.tracking.registry import Registry, Version
+
+
+def fetch(registry: "Registry", version: "Version") -> Path:
+    """The version's bundle in a folder of ours, every checksum right. Copied from the registry once."""
+    folder = paths.state("champion", version.name, str(version.number), "bundle")
+    try:
+        bundle.verify(folder)
+    except UserError:  # not here yet, or not whole
+        shutil.rmtree(folder, ignore_errors=True)
+        registry.download(version, folder)
+        bundle.verify(folder)
+    return folder
+
+
+def contender(
+    config: Config, space: LabelSpace, version: "Version", folder: Path, candidates: Sequence[Contender]
+) -> Contender:
+    """The champion on today's validation scenes and this machine. Equal to a candidate, it is as that was evaluated."""
+    content = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    name = f"{content['recipe']['name']} (version {version.number})"
+    same = next((one for one in candidates if one.sha256 == content["onnx_sha256"]), None)
+    test = (content["metrics"]["test"] or {}).get("miou")
+    if same:
+        return Contender(name, same.sha256, same.form, same.matrices, same.test_miou, version.number, same.unfit)
+    form, certificate = certified_form(content)
+    scenes = labelled(config, "val")
+    unfit = _unfit(content, space)
+    try:
+        session = engines.open_session(folder / "model.onnx", form.engine, form.precision, form.threads, form.device)
+    except UserError as error:
+        unfit = unfit or f"it cannot run here: {error}"
+    if unfit:
+        return Contender(name, content["onnx_sha256"], None, None, test, version.number, unfit)
+    image, _ = judge.read(scenes[0])
+    chosen = {**content["forms"][content["form"]], "certificate": _certificate(session, image, certificate)}
+    matrices = _matrices(session, content["onnx_sha256"], scenes, len(space.classes))
+    return Contender(name, content["onnx_sha256"], chosen, matrices, test, version.number)
+
+
+def _unfit(content: dict[str, Any], space: LabelSpace) -> str:
+    """Why the champion cannot be compared on today's validation scenes; empty where it can."""
+    if content["space"]["classes"] != list(space.classes):
+        return f"it speaks {content['space']['name']}, and today's labels are {space.name}"
+    scenes = pd.read_csv(paths.PROFILE / "scenes.csv", keep_default_na=False)
+    today = set(scenes.loc[scenes["split"] == "val", "image_sha256"])
+    seen = today & {one["image_sha256"] for one in content["data"]["training_scenes"].values()}
+    return f"it was trained on {len(seen)} of today's {len(today)} validation scenes" if seen else ""
+
+
+def _certificate(session: engines.Session, image: np.ndarray, certificate: dict[str, Any]) -> dict[str, Any]:
+    """Its own where that was taken on this machine with these versions, else one taken here, once."""
+    here = {"device_id": device.device_id(session.form.device), "versions": device.versions()}
+    if {key: certificate[key] for key in here} == here:
+        return certificate
+    key = _key(str(session.form), here, certificate["input"], certificate["device_id"], certificate["p95_ms"])
+    path = paths.state("champion", "certificates", f"{key}.json")
+    if not path.exists():
+        path.write_text(json.dumps(latency.certify(session, image).as_dict()), encoding="utf-8")
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _matrices(session: engines.Session, sha256: str, scenes: list[Scene], classes: int) -> np.ndarray:
+    """Per-scene confusion on today's validation scenes, int64 [S, C, C]; judged once for the same scenes."""
+    pixels = [hashlib.sha256(scene.image.read_bytes()).hexdigest() for scene in scenes]
+    key = _key(sha256, str(session.form), pixels, [scene.label_sha256 for scene in scenes])
+    path = paths.state("champion", "judged", f"{key}.npy")
+    if not path.exists():
+        aside = path.with_suffix(".aside.npy")
+        np.save(aside, judge.judge(session, scenes, classes, description="Judging the champion"))
+        aside.replace(path)
+    return np.asarray(np.load(path))
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,111 @@
+"""profile: what the data holds, scene by scene and class by class, and the class weights that follow from it.
+
+Reads the index of each of data.sources; writes data/profile/: scenes.csv (a row a scene), classes.csv (a row a split
+and class) and weights.json (of the training split alone).
+"""
+
+import hashlib
+import json
+from functools import partial
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from roadseg import paths
+from roadseg.config import Config
+from roadseg.errors import UserError
+from roadseg.labels import IGNORE, LabelSpace
+from roadseg.scenes import png, sources
+from roadseg.scenes.index import Scene, index_path, read_index
+from roadseg.scenes.parallel import in_threads
+from roadseg.stages.stage import stage
+
+ENET_C = 1.02
+
+
+def run(config: Config) -> None:
+    """Writes data/profile/. UserError naming the file where an image or a mask cannot be read."""
+    space = sources.space_of(config)
+    with stage("profile") as running:
+        folder = running.folder(paths.PROFILE)
+        scenes, pixels = [], []
+        for source in config.data.sources:
+            measured = in_threads(partial(_measure, space=space), read_index(index_path(source)), f"profile {source}")
+            scenes += [{"source": source, **row} for row, _ in measured]
+            pixels += [counts for _, counts in measured]
+        table, counts = pd.DataFrame(scenes), np.array(pixels)
+        if not ((table["split"] == "train") & (counts.sum(axis=1) > 0)).any():
+            raise UserError(f"no scene of {', '.join(config.data.sources)} is labelled and in the train split")
+        table.to_csv(folder / "scenes.csv", index=False)
+        class_table(table["split"], counts, space).to_csv(folder / "classes.csv", index=False)
+        train = (table["split"] == "train").to_numpy()
+        weights = class_weights(counts[train], (table["height"] * table["width"]).to_numpy()[train])
+        summary = {"space": space.name, "classes": space.classes, **weights}
+        (folder / "weights.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def _measure(scene: Scene, space: LabelSpace) -> tuple[dict[str, object], np.ndarray]:
+    """A row of scenes.csv, and the scene's pixels of each class (int64 [C]; zeros where it is unlabelled)."""
+    image = png.read_rgb(scene.image)
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    counts = np.zeros(len(space.classes), np.int64)
+    area = scene.height * scene.width
+    shares: list[float | None] = [None] * len(counts)
+    if scene.label:
+        counts = np.bincount(png.read_ids(scene.label).ravel(), minlength=IGNORE + 1)[: len(counts)]
+        shares = [round(float(count) / area, 6) for count in counts]
+    row = {
+        "split": scene.split,
+        "image": scene.image.as_posix(),
+        "label": scene.label.as_posix() if scene.label else None,
+        "height": scene.height,
+        "width": scene.width,
+        "image_height": image.shape[0],
+        "image_width": image.shape[1],
+        "sequence": scene.sequence,
+        "label_sha256": scene.label_sha256 or None,
+        "image_sha256": hashlib.sha256(scene.image.read_bytes()).hexdigest(),
+        # Shares of the whole scene: those of the classes and of void add up to 1.
+        "void_share": round(1 - int(counts.sum()) / area, 6) if scene.label else None,
+        "brightness": round(float(luma.mean()), 3),  # mean luma (Rec. 601), 0-255
+        # Variance of the Laplacian of luma: low is blurred (Pech-Pacheco et al. 2000).
+        "blur": round(float(cv2.Laplacian(luma, cv2.CV_64F).var()), 3),
+        "n_classes": int((counts > 0).sum()) if scene.label else None,
+    }
+    return row | {f"share_{name}": share for name, share in zip(space.classes, shares, strict=True)}, counts
+
+
+def class_table(splits: pd.Series, counts: np.ndarray, space: LabelSpace) -> pd.DataFrame:
+    """classes.csv: pixels of a class in a split, their share of the split's non-void pixels, the scenes that show it.
+
+    Takes the split of each scene and int64 [scenes, C] pixel counts.
+    """
+    rows = []
+    for split in sources.SPLITS:
+        of_split = counts[(splits == split).to_numpy()]
+        pixels = of_split.sum(axis=0)
+        for class_id, name in enumerate(space.classes):
+            share = pixels[class_id] / max(pixels.sum(), 1)
+            rows.append((split, class_id, name, pixels[class_id], round(share, 8), (of_split[:, class_id] > 0).sum()))
+    return pd.DataFrame(rows, columns=["split", "class_id", "class_name", "pixels", "share", "scenes"])
+
+
+def class_weights(counts: np.ndarray, areas: np.ndarray) -> dict[str, list[float]]:
+    """Class weights from int64 [scenes, C] pixel counts and int [scenes] areas (pixels, void included) of a split.
+
+    enet: 1 / ln(1.02 + p), p = share of the non-void pixels (Paszke et al. 2016, section 5.2).
+    median_frequency: median(f) / f, f = pixels of the class / pixels of the scenes that show it (Eigen and Fergus
+    2015, section 6.3.2). The median is over the classes that are there; a class that is not has weight 0.
+    """
+    pixels = counts.sum(axis=0)
+    shares = pixels / max(pixels.sum(), 1)
+    frequency = pixels / np.maximum((areas[:, None] * (counts > 0)).sum(axis=0), 1)
+    there = frequency > 0
+    balanced = np.zeros(len(pixels))
+    balanced[there] = np.median(frequency[there]) / frequency[there]
+    return {
+        "shares": shares.round(8).tolist(),
+        "enet": (1 / np.log(ENET_C + shares)).round(6).tolist(),
+        "median_frequency": balanced.round(6).tolist(),
+    }

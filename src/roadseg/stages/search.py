@@ -1,0 +1,241 @@
+"""Which recipe next: an Optuna study over network, loss, learning rate and crop, inside the latency budget.
+
+Reads data/profile/ and data/validation/report.json; writes models/search/: latency.csv, trials.csv, finalists.json,
+metrics.json and figures/. The study itself lives in .state/study/ and goes on where it was.
+
+`pipelines/search.py` decides when each piece runs; this file says what a piece is.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
+
+from roadseg import figures, paths
+from roadseg.config import Config
+from roadseg.deploy import engines, latency
+from roadseg.errors import StageFailure, UserError
+from roadseg.losses import LOSSES
+from roadseg.nets import NETS
+from roadseg.stages import training
+from roadseg.stages.stage import Stage
+from roadseg.stages.training import Course, Recipe
+from roadseg.tracking import Parent
+
+REPORTS = 4  # validation scores of a trial, at equal distances in pixels: what the pruner compares
+PRUNERS = {
+    "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+    "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+    "none": lambda: optuna.pruners.NopPruner(),
+}
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def check(config: Config) -> None:
+    """Raises UserError where params.yaml names a network or a loss that there is not."""
+    for key, names, known in (("networks", config.search.networks, NETS), ("losses", config.search.losses, LOSSES)):
+        for name in names:
+            if name not in known:
+                raise UserError(f"params.yaml: search.{key}: there is no {name!r}; choose from {', '.join(known)}")
+
+
+def latency_table(config: Config, course: Course) -> pd.DataFrame:
+    """One row a network and deployed form: latency does not depend on how a network was trained, so it comes first."""
+    height, width = input_size(config, course)
+    target = config.target
+    return pd.DataFrame(
+        latency.table(
+            config.search.networks,
+            classes=len(course.space.classes),
+            height=height,
+            width=width,
+            forms=engines.forms(target.engines, target.device, target.threads),
+        )
+    )
+
+
+def input_size(config: Config, course: Course) -> tuple[int, int]:
+    """Height and width, in pixels, of the images that the deployed model takes."""
+    height, width = course.train.size
+    return config.target.height or height, config.target.width or width
+
+
+def admitted(config: Config, table: pd.DataFrame) -> list[str]:
+    """The networks whose fastest form is within the budget, in the order of params.yaml.
+
+    Raises:
+        UserError: none is.
+    """
+    fastest = table.groupby("network")["p95_ms"].min()
+    within = [name for name in config.search.networks if fastest[name] <= config.target.budget_ms]
+    if not within:
+        raise UserError(
+            f"params.yaml: target.budget_ms: no network runs within {config.target.budget_ms:g} ms here; the fastest is "
+            f"{fastest.idxmin()} with {fastest.min():.1f} ms: raise the budget, or make the input smaller"
+        )
+    return within
+
+
+class Search:
+    """One study, opened: asks for the next recipe, trains it, remembers what came of it.
+
+    The study's name is a hash of its space, scenes, settings and code: a changed space is a new study, and more
+    trials continue the old one.
+    """
+
+    def __init__(self, config: Config, course: Course, table: pd.DataFrame, parent: Parent) -> None:
+        self.config, self.course, self.table, self.parent = config, course, table, parent
+        self.networks = admitted(config, table)
+        self.key = key(config, self.networks)
+        self.study = optuna.create_study(
+            study_name=self.key,
+            storage=f"sqlite:///{paths.state('study', 'optuna.db')}",
+            direction="maximize",
+            pruner=PRUNERS[config.search.pruner](),
+            load_if_exists=True,
+        )
+        self._recover()
+        if not self.study.trials:
+            self._enqueue_one_a_network()
+
+    @property
+    def remaining(self) -> int:
+        """Trials that are still to be run."""
+        return self.config.search.trials - sum(trial.state.is_finished() for trial in self._counted())
+
+    def run(self) -> str:
+        """Runs the next trial to its end and returns one line about it."""
+        # a sampler seeded by the trial's number draws the same, however often the search was interrupted
+        self.study.sampler = optuna.samplers.TPESampler(
+            seed=self.config.seed + len(self.study.trials), n_startup_trials=2 * len(self.networks), multivariate=True
+        )
+        trial = self.study.ask(self._space())
+        recipe = Recipe(**trial.params)
+        name = f"trial-{trial.number}-{recipe.name}"
+        tags = {"roadseg.network": recipe.network, "roadseg.trial": str(trial.number)}
+        with self.parent.child(f"{self.key}-{trial.number}", name, asdict(recipe), tags) as run:
+            try:
+                value, state = self._train(trial, recipe, run)
+            except StageFailure as error:
+                self.study.tell(trial, state=TrialState.FAIL)
+                run.tags({"roadseg.state": "diverged"})
+                return f"{name}: {error}"
+            self.study.tell(trial, None if state == TrialState.PRUNED else value, state=state)
+            run.tags({"roadseg.state": state.name.lower()})
+        return f"{name}: mIoU {value:.1%}, {state.name.lower()}"
+
+    def _train(self, trial: optuna.Trial, recipe: Recipe, run: Any) -> tuple[float, TrialState]:
+        course, value = self.course, 0.0
+        learner = course.begin(recipe, epochs=self.config.search.epochs, seed=self.config.seed)
+        for step, report in enumerate(course.fit(learner, recipe, reports=REPORTS)):
+            result = course.score(learner)
+            value = result.miou
+            run.metrics({"loss": report.loss, "learning_rate": report.learning_rate, "val_miou": value}, step=step)
+            trial.report(value, step)
+            if step < REPORTS - 1 and trial.should_prune():
+                return value, TrialState.PRUNED
+        run.metrics({f"iou_{name}": iou for name, iou in zip(course.space.classes, result.iou, strict=True) if iou is not None})
+        return value, TrialState.COMPLETE
+
+    def finalists(self) -> list[Recipe]:
+        """The best complete trials, the best of each network before any network's second.
+
+        A short trial ranks the settings of one network better than it ranks networks with each other, and a frontier
+        needs more than one network.
+        """
+        frame = self.trials()
+        complete = frame[frame["state"] == "complete"].sort_values(["val_miou", "number"], ascending=[False, True])
+        if complete.empty:
+            raise StageFailure(f"search: none of {len(frame)} trials came to its end; see models/search/trials.csv")
+        complete["rank"] = complete.groupby("network").cumcount()
+        best = complete.sort_values(["rank", "val_miou"], ascending=[True, False]).head(self.config.search.finalists)
+        return [Recipe(row.network, row.loss, row.learning_rate, row.crop) for row in best.itertuples()]
+
+    def trials(self) -> pd.DataFrame:
+        """One row a finished trial: number, state, val_miou (the last report's), reports and the recipe."""
+        rows = [
+            {
+                "number": trial.number,
+                "state": trial.state.name.lower(),
+                "val_miou": trial.intermediate_values.get(max(trial.intermediate_values, default=0)),
+                "reports": len(trial.intermediate_values),
+                **trial.params,
+            }
+            for trial in self._counted()
+            if trial.state.is_finished()
+        ]
+        return pd.DataFrame(rows)
+
+    def write(self, running: Stage) -> None:
+        """Places models/search/. No file holds a run id or a time: a later stage depends on them."""
+        trials, chosen = self.trials(), self.finalists()
+        best = trials.loc[trials["val_miou"].idxmax()]
+        self.table.to_csv(running.aside(paths.SEARCH / "latency.csv"), index=False)
+        trials.to_csv(running.aside(paths.SEARCH / "trials.csv"), index=False)
+        finalists = {"study": self.key, "finalists": [asdict(recipe) for recipe in chosen]}
+        running.json(paths.SEARCH / "finalists.json", finalists)
+        summary = {
+            "best_val_miou": float(best["val_miou"]),
+            "best_network": best["network"],
+            "complete": int((trials["state"] == "complete").sum()),
+            "pruned": int((trials["state"] == "pruned").sum()),
+        }
+        running.json(paths.SEARCH / "metrics.json", summary)
+        folder = running.folder(paths.SEARCH / "figures")
+        for name, figure in self.figures(trials).items():
+            figure.savefig(folder / f"{name}.png")
+            self.parent.figure(f"{name}.png", figure)
+        self.parent.metrics({"best_val_miou": summary["best_val_miou"]})
+
+    def figures(self, trials: pd.DataFrame) -> dict[str, Any]:
+        fastest = self.table.loc[self.table.groupby("network")["p95_ms"].idxmin()]
+        merged = trials.merge(fastest[["network", "p95_ms"]], on="network")
+        return {
+            "search": figures.search(trials),
+            "frontier": figures.frontier(merged, self.config.target.budget_ms),
+        }
+
+    def _space(self) -> dict[str, BaseDistribution]:
+        search = self.config.search
+        return {
+            "network": CategoricalDistribution(self.networks),
+            "loss": CategoricalDistribution(search.losses),
+            "learning_rate": FloatDistribution(search.learning_rate.low, search.learning_rate.high, log=True),
+            "crop": CategoricalDistribution(search.crops),
+        }
+
+    def _enqueue_one_a_network(self) -> None:
+        """Every network starts from the same middle of the space, so that none is judged by an unlucky draw alone."""
+        search = self.config.search
+        middle = (search.learning_rate.low * search.learning_rate.high) ** 0.5
+        for network in self.networks:
+            self.study.enqueue_trial(
+                {
+                    "network": network,
+                    "loss": search.losses[0],
+                    "learning_rate": middle,
+                    "crop": search.crops[len(search.crops) // 2],
+                }
+            )
+
+    def _recover(self) -> None:
+        """Trials that a killed search left running: this one holds the lock, so nobody trains them. They start again."""
+        for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
+            if trial.params:
+                self.study.enqueue_trial(trial.params)
+            self.study.tell(trial.number, state=TrialState.FAIL)
+            self.study.set_user_attr(f"killed-{trial.number}", True)
+
+    def _counted(self) -> list[optuna.trial.FrozenTrial]:
+        """Every trial but those that died with their process; a diverged one counts, or it would be tried for ever."""
+        return [trial for trial in self.study.trials if f"killed-{trial.number}" not in self.study.user_attrs]
+
+
+def key(config: Config, networks: list[str]) -> str:
+    """The study's name; see `training.key`. The number of trials and finalists is not part of it."""
+    space = config.search.model_dump(exclude={"trials", "finalists"}) | {"networks": networks}
+    return training.key(config, search=space)
+

@@ -1,0 +1,84 @@
+"""The finalists at full budget, each from its last checkpoint.
+
+Reads models/search/finalists.json and data/profile/; writes models/train/: finalists/NAME/{weights.pt, recipe.json},
+curves.csv and metrics.json. Checkpoints live in .state/checkpoints/ until the training's input changes.
+
+`pipelines/train.py` decides when each finalist runs; this file says how one is trained.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from roadseg import checkpoint, figures, paths
+from roadseg.config import Config
+from roadseg.stages import training
+from roadseg.stages.stage import Stage
+from roadseg.stages.training import Course, Recipe
+from roadseg.tracking import Parent
+
+
+def finalists() -> tuple[str, list[Recipe]]:
+    """The study's key and the recipes that it chose, best first."""
+    chosen = json.loads((paths.SEARCH / "finalists.json").read_text())
+    return chosen["study"], [Recipe(**values) for values in chosen["finalists"]]
+
+
+def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Path:
+    """Trains one finalist to the end of its budget, going on from its last checkpoint, and returns that checkpoint.
+
+    The checkpoint holds the training's state, the curve so far and the best averaged weights by validation mIoU.
+    """
+    key = training.key(config, train=asdict(recipe), epochs=config.train.epochs)
+    path = paths.state("checkpoints", f"{key}.pt")
+    learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
+    curve: list[dict[str, float]] = []
+    if path.exists():
+        saved = checkpoint.load(path)
+        learner.load(saved["training"])
+        curve = saved["curve"]
+    tags = {"roadseg.network": recipe.network, "roadseg.finalist": recipe.name}
+    params = asdict(recipe) | {"epochs": config.train.epochs}
+    reports = max(1, round(config.train.epochs))
+    with parent.child(key, f"finalist-{recipe.name}", params, tags) as run:
+        for report in course.fit(learner, recipe, reports=reports):
+            result = course.score(learner)
+            row = {
+                "epoch": round(report.epoch, 3),
+                "loss": report.loss,
+                "learning_rate": report.learning_rate,
+                "val_miou": result.miou,
+                "val_pixel_accuracy": result.pixel_accuracy,
+            }
+            curve.append(row)
+            run.metrics(row, step=len(curve))
+            checkpoint.save(path, {"training": learner.state(), "curve": curve})
+        if not run.finished:
+            final = course.score(learner)
+            ious = zip(course.space.classes, final.iou, strict=True)
+            run.metrics({f"iou_{name}": iou for name, iou in ious if iou is not None})
+            run.figure("curves.png", figures.curves(pd.DataFrame(curve)))
+    return path
+
+
+def write(config: Config, course: Course, trained: dict[Recipe, Path], running: Stage) -> None:
+    """Places models/train/ from the finalists' checkpoints."""
+    folder = running.folder(paths.TRAIN / "finalists")
+    curves, summary = [], {}
+    for recipe, path in trained.items():
+        saved = checkpoint.load(path)
+        learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
+        learner.load(saved["training"])
+        result = course.score(learner)
+        home = folder / recipe.name
+        home.mkdir()
+        checkpoint.save(home / "weights.pt", learner.ema.net.state_dict())
+        described = training.describe(recipe, course, epochs=config.train.epochs, val=result)
+        (home / "recipe.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        curves.append(pd.DataFrame(saved["curve"]).assign(finalist=recipe.name))
+        summary[recipe.name] = {"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy}
+    pd.concat(curves).to_csv(running.aside(paths.TRAIN / "curves.csv"), index=False)
+    running.json(paths.TRAIN / "metrics.json", summary)
+

@@ -1,0 +1,147 @@
+"""One recipe, trained: what the search's trials, the finalists and the benches share.
+
+A `Recipe` is what the search chooses; a `Course` is what every recipe of a run meets: the packed scenes, the class
+weights, the budget's unit. Trials differ by recipe alone, so they can be compared.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from roadseg import closure, engine, losses, nets, paths, schedules
+from roadseg.config import Config
+from roadseg.engine import Training
+from roadseg.labels import LabelSpace
+from roadseg.metrics import Scores, scores
+from roadseg.scenes import index, sources
+from roadseg.scenes.augment import MEAN, STD, crop_size
+from roadseg.scenes.pack import Pack, pack
+
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the search chooses."""
+
+    network: str
+    loss: str
+    learning_rate: float
+    """Peak learning rate of AdamW."""
+    crop: float
+    """Share of the scene's height and width."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.network}-{self.loss}-{self.learning_rate:.2g}-{self.crop:g}"
+
+
+@dataclass(frozen=True)
+class Course:
+    """The scenes, weights and settings that every recipe of a run meets."""
+
+    config: Config
+    space: LabelSpace
+    train: Pack
+    val: Pack
+    weights: tuple[float, ...]
+    device: str
+
+    @classmethod
+    def open(cls, config: Config) -> "Course":
+        """Packs the training and validation scenes (cached) and reads the class weights of the profile."""
+        weights = json.loads((paths.PROFILE / "weights.json").read_text())
+        return cls(
+            config=config,
+            space=sources.space_of(config),
+            train=pack(index.labelled(config, "train")),
+            val=pack(index.labelled(config, "val")),
+            weights=tuple(weights[config.train.class_weights]),
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+
+    def crop(self, share: float) -> tuple[int, int]:
+        """Crop height and width in pixels: `share` of the commonest scene's."""
+        return crop_size(*self.train.size, share)
+
+    @property
+    def batch_pixels(self) -> int:
+        """Pixels of one step, whatever the crop."""
+        return self.config.train.batch * math.prod(self.train.size)
+
+    def begin(self, recipe: Recipe, *, epochs: float, seed: int) -> Training:
+        """A training at step 0: the seeded network, its optimizer, its schedule over `epochs`."""
+        settings = self.config.train
+        torch.manual_seed(seed)
+        net = nets.build(recipe.network, len(self.space.classes))
+        pixels = int(epochs * self.train.pixels)
+        return engine.start(
+            net,
+            loss=losses.build(recipe.loss, self.weights),
+            learning_rate=recipe.learning_rate,
+            weight_decay=settings.weight_decay,
+            schedule=schedules.build(settings.schedule),
+            ema=settings.ema,
+            precision=settings.precision,
+            channels_last=settings.channels_last,
+            device=self.device,
+            total_steps=engine.total_steps(pixels, self.batch_pixels, self.crop(recipe.crop)),
+            aux_weight=nets.AUX_WEIGHT,
+            seed=seed,
+        )
+
+    def fit(self, training: Training, recipe: Recipe, *, reports: int) -> Iterator[engine.Report]:
+        """Trains from where `training` is to its last step; `reports` reports in all, at equal distances in pixels."""
+        crop = self.crop(recipe.crop)
+        total = training.total_steps * engine.crops_per_batch(self.batch_pixels, crop) * math.prod(crop)
+        yield from engine.fit(
+            training,
+            self.train,
+            batch_pixels=self.batch_pixels,
+            crop=crop,
+            report_every_pixels=math.ceil(total / reports),
+        )
+
+    def score(self, training: Training) -> Scores:
+        """Scores of the averaged weights on the validation split, at the labels' own resolution."""
+        matrices = engine.evaluate(
+            training.ema.net, self.val, classes=len(self.space.classes), device=self.device
+        )
+        return scores(matrices.sum(axis=0))
+
+
+def key(config: Config, **protocol: Any) -> str:
+    """Names a training's whole input: scenes, weights, settings, code and torch version, as 12 hex digits.
+
+    Code counts by `closure.digest`, so that a changed comment or docstring names the same training.
+    """
+    profile = [paths.PROFILE / "scenes.csv", paths.PROFILE / "weights.json"]
+    settings = config.train.model_dump(exclude={"epochs"})
+    parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
+    parts += [closure.digest([__name__]), torch.__version__, json.dumps(settings, sort_keys=True)]
+    parts += [str(config.seed), json.dumps(protocol, sort_keys=True)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def describe(recipe: Recipe, course: Course, *, epochs: float, val: Scores) -> dict[str, Any]:
+    """The recipe.json that travels with the weights: everything that export and the model card say about training."""
+    return {
+        **asdict(recipe),
+        "name": recipe.name,
+        "space": course.space.name,
+        "classes": list(course.space.classes),
+        "crop_pixels": list(course.crop(recipe.crop)),
+        "epochs": epochs,
+        "schedule": course.config.train.schedule,
+        "seed": course.config.seed,
+        "mean": list(MEAN),
+        "std": list(STD),
+        "val_miou": val.miou,
+        "train_scenes": len(course.train),
+    }
+
+

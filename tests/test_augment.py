@@ -1,0 +1,164 @@
+"""Training crops: sizes, padding, image and mask in step, and the same crops for any number of workers."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from roadseg.scenes.augment import MEAN, STD, augmenter, crop_size, normalise
+from roadseg.scenes.batches import Batches, prefetch
+
+RED_OF = np.array([10, 120, 240], dtype=np.uint8)
+"""Red of each class in a scene whose label can be read off its colour."""
+
+
+class Scenes:
+    """Stands in for a Pack: blocks of three classes, the red channel telling which."""
+
+    def __init__(self, count: int = 5, size: tuple[int, int] = (64, 96), label_size: tuple[int, int] | None = None):
+        random = np.random.default_rng(0)
+        self.pairs = []
+        for _ in range(count):
+            ids = random.integers(0, 3, (size[0] // 16, size[1] // 16), dtype=np.uint8)
+            image = np.zeros((*size, 3), dtype=np.uint8)
+            image[..., 0] = RED_OF[np.kron(ids, np.ones((16, 16), dtype=np.uint8))]
+            zoom = (label_size or size)[0] // ids.shape[0]
+            self.pairs.append((image, np.kron(ids, np.ones((zoom, zoom), dtype=np.uint8))))
+        self.pixels = count * size[0] * size[1]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, scene: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.pairs[scene]
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "expected"),
+    [
+        ((360, 480), 1, (360, 480)),  # no multiple of 32, taken as it is
+        ((144, 288), 0.5, (64, 160)),  # 72 and 144: 2.25 and 4.5 times 32
+        ((144, 288), 0.75, (96, 224)),
+        ((120, 288), 0.99, (120, 288)),  # 128 would be larger than the scene
+        ((1024, 2048), 0.25, (256, 512)),
+        ((100, 100), 0.01, (32, 32)),
+        ((20, 40), 0.5, (20, 32)),
+    ],
+)
+def test_crop_size(size: tuple[int, int], share: float, expected: tuple[int, int]) -> None:
+    assert crop_size(*size, share) == expected
+
+
+def test_crop_size_outside_of_its_range() -> None:
+    with pytest.raises(ValueError, match=r"`share` \(=1.5\) of a scene's side must be in \(0, 1\]"):
+        crop_size(64, 64, 1.5)
+
+
+@pytest.mark.parametrize("crop", [(64, 96), (32, 64), (96, 160)])
+def test_mask_stays_on_its_image(crop: tuple[int, int]) -> None:
+    """Wherever the mask is not padding it is the class that the colour tells, but for the blurred edges of blocks."""
+    augment, scenes = augmenter(crop), Scenes()
+    right = total = 0
+    for seed in range(40):
+        image, mask = augment(*scenes[seed % 5], seed)
+        assert image.shape == (*crop, 3) and mask.shape == crop and image.dtype == mask.dtype == np.uint8
+        assert set(np.unique(mask)) <= {0, 1, 2, 255}
+        told = np.abs(image[..., :1].astype(int) - RED_OF.astype(int)).argmin(axis=-1)
+        labelled = mask != 255
+        right += (told == mask)[labelled].sum()
+        total += labelled.sum()
+    assert right / total > 0.93
+
+
+def test_padding_is_ignored_and_only_padding_is() -> None:
+    """A crop larger than any zoom of the scene: one filled rectangle of labels, 255 around it."""
+    scene = np.full((32, 32, 3), 200, dtype=np.uint8), np.ones((32, 32), dtype=np.uint8)
+    areas = set()
+    for seed in range(20):
+        _, mask = augmenter((96, 96))(*scene, seed)
+        rows, columns = (np.flatnonzero((mask == 1).any(axis=axis)) for axis in (1, 0))
+        box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert (box == 1).all() and (mask == 255).sum() == mask.size - box.size
+        assert 0.75 * 32 - 1 <= len(rows) <= 2 * 32 and len(rows) == len(columns)
+        areas.add(box.size)
+    assert len(areas) > 10, "the zoom varies"
+
+
+def test_a_crop_is_told_by_its_seed_alone() -> None:
+    image, mask = Scenes()[0]
+    first, second = augmenter((32, 32)), augmenter((32, 32))
+    for seed in (7, 1, 2**32 - 1):
+        second(image, mask, 99)  # drawn before: must not matter
+        for a, b in zip(first(image, mask, seed), second(image, mask, seed), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert any((first(image, mask, 1)[i] != first(image, mask, 2)[i]).any() for i in (0, 1))
+
+
+def test_flips_happen_half_of_the_time() -> None:
+    image = np.zeros((32, 32, 3), dtype=np.uint8)
+    mask = np.repeat(np.array([[0, 1]], dtype=np.uint8), 16, axis=1).repeat(32, axis=0)
+    augment = augmenter((32, 32))
+    drawn = [augment(image, mask, seed)[1] for seed in range(200)]
+    flipped = [m for m in drawn if m[m != 255].size and m[16][m[16] != 255][0] > m[16][m[16] != 255][-1]]
+    straight = [m for m in drawn if m[m != 255].size and m[16][m[16] != 255][0] < m[16][m[16] != 255][-1]]
+    assert 0.35 < len(flipped) / (len(flipped) + len(straight)) < 0.65
+
+
+def same(a: list, b: list) -> bool:
+    pairs = zip(a, b, strict=True)
+    return all(torch.equal(image, image_) and torch.equal(mask, mask_) for (image, mask), (image_, mask_) in pairs)
+
+
+def test_batches_are_the_same_for_any_number_of_workers_and_from_any_start() -> None:
+    def batches(seed: int = 3) -> Batches:
+        return Batches(Scenes(), crop=(32, 64), crops=4, seed=seed)
+
+    alone = list(prefetch(batches(), 0, 6, workers=0))
+    assert alone[0][0].shape == (4, 32, 64, 3) and alone[0][1].shape == (4, 32, 64)
+    for workers in (1, 2, 4):
+        assert same(alone, list(prefetch(batches(), 0, 6, workers=workers)))
+    assert same(alone[4:], list(prefetch(batches(), 4, 6)))
+    assert list(prefetch(batches(), 6, 6)) == []
+    assert not same(alone, list(prefetch(batches(seed=4), 0, 6)))
+
+
+def test_each_pass_takes_every_scene_once_in_another_order_and_place() -> None:
+    class Marked(Scenes):
+        """Scene i holds class i everywhere."""
+
+        def __getitem__(self, scene: int) -> tuple[np.ndarray, np.ndarray]:
+            return np.full((64, 96, 3), 128, dtype=np.uint8), np.full((64, 96), scene, dtype=np.uint8)
+
+    def who(mask: torch.Tensor) -> int:
+        return int(mask[mask != 255][0])
+
+    batches = Batches(Marked(6), crop=(32, 32), crops=2, seed=0)
+    orders = [[who(mask) for n in range(3 * p, 3 * p + 3) for mask in batches[n][1]] for p in range(4)]
+    assert all(sorted(order) == list(range(6)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    plain = Batches(Scenes(1), crop=(32, 32), crops=1, seed=0)  # one scene: epochs differ by the crop alone
+    assert len({plain[n][1].numpy().tobytes() for n in range(6)}) == 6
+
+
+def test_a_label_of_another_size_is_brought_to_the_image() -> None:
+    batches = Batches(Scenes(label_size=(128, 192)), crop=(64, 96), crops=2, seed=0)
+    images, masks = batches[0]
+    told = np.abs(images.numpy()[..., :1].astype(int) - RED_OF.astype(int)).argmin(axis=-1)
+    labelled = masks.numpy() != 255
+    assert (told == masks.numpy())[labelled].mean() > 0.9
+
+
+def test_stopping_early_leaves_no_thread() -> None:
+    stream = prefetch(Batches(Scenes(), crop=(32, 32), crops=1, seed=0), 0, 1000)
+    next(stream)
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+def test_normalise_is_the_formula() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+    out = normalise(torch.from_numpy(pixels))
+    expected = ((pixels / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
+    assert out.dtype == torch.float32 and out.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(out.numpy(), expected, rtol=0, atol=1e-5)

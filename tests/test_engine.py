@@ -1,0 +1,362 @@
+"""The loop: exact resume, EMA, precision, evaluation, and that a network learns."""
+
+import io
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from roadseg import engine
+from roadseg.engine import Diverged, Report, Training
+from roadseg.engine import precision as precisions
+from roadseg.engine.ema import EMA
+from roadseg.errors import StageFailure, UserError
+
+CROP = (32, 64)
+BATCH_PIXELS = 4 * 32 * 64
+
+
+class Scenes:
+    """Stands in for a Pack: a class is a colour, in blocks of 16 pixels; some void."""
+
+    def __init__(self, count: int = 4, size: tuple[int, int] = (32, 64), label_size: tuple[int, int] | None = None):
+        random = np.random.default_rng(1)
+        colours = random.integers(0, 256, (3, 3), dtype=np.uint8)
+        self.pairs = []
+        for _ in range(count):
+            ids = random.integers(0, 3, (size[0] // 16, size[1] // 16), dtype=np.uint8)
+            zoom = (label_size or size)[0] // ids.shape[0]
+            label = np.kron(ids, np.ones((zoom, zoom), dtype=np.uint8))
+            label[: zoom // 4] = 255
+            self.pairs.append((colours[np.kron(ids, np.ones((16, 16), dtype=np.uint8))], label))
+        self.pixels = count * size[0] * size[1]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, scene: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.pairs[scene]
+
+
+class Net(nn.Module):
+    """A small network with all that a resume must keep: BatchNorm, dropout, an auxiliary head at half resolution."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.1)
+        )
+        self.head = nn.Conv2d(8, classes, 1)
+        self.aux = nn.Conv2d(8, classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        features = self.body(image)
+        logits = self.head(features)
+        return [logits, self.aux(F.avg_pool2d(features, 2))] if self.training else logits
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    assert logits.dtype == torch.float32 and target.dtype == torch.int64
+    return F.cross_entropy(logits, target, ignore_index=255)
+
+
+def begin(total_steps: int = 12, **changes: Any) -> Training:
+    torch.manual_seed(5)
+    settings: dict[str, Any] = {
+        "loss": cross_entropy,
+        "learning_rate": 0.02,
+        "weight_decay": 0.01,
+        "schedule": lambda progress: 1 - progress,
+        "ema": 0.9,
+        "precision": "float32",
+        "channels_last": True,
+        "device": "cpu",
+        "aux_weight": 0.4,
+        "seed": 11,
+    }
+    return engine.start(Net(), total_steps=total_steps, **settings | changes)
+
+
+def fit(training: Training, pack: Any = None, every_steps: int = 3, **changes: Any) -> Iterator[Report]:
+    settings = {"batch_pixels": BATCH_PIXELS, "crop": CROP, "report_every_pixels": every_steps * BATCH_PIXELS}
+    return engine.fit(training, pack or Scenes(), **settings | changes)
+
+
+def flat(state: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """A nested state as {path: leaf}."""
+    leaves: dict[str, Any] = {}
+    for name, value in state.items():
+        value = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+        leaves |= flat(value, f"{path}/{name}") if isinstance(value, dict) else {f"{path}/{name}": value}
+    return leaves
+
+
+def assert_same(a: Training, b: Training) -> None:
+    mine, its = flat(a.state()), flat(b.state())
+    assert mine.keys() == its.keys()
+    for path in mine.keys() - {"/seconds"}:
+        same = torch.equal(mine[path], its[path]) if isinstance(mine[path], Tensor) else mine[path] == its[path]
+        assert same, path
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_killed_and_resumed_run_is_an_unbroken_one_bit_for_bit(channels_last: bool) -> None:
+    unbroken = begin(channels_last=channels_last)
+    reports = list(fit(unbroken))
+
+    killed, file = begin(channels_last=channels_last), io.BytesIO()
+    stream = fit(killed)
+    first = [next(stream), next(stream)]
+    torch.save(killed.state(), file)
+    next(stream)  # trained on, never saved
+    stream.close()
+
+    torch.manual_seed(999)  # another process: other random state, and a fresh network
+    resumed = begin(channels_last=channels_last, learning_rate=0.02)
+    torch.rand(7)
+    file.seek(0)
+    resumed.load(torch.load(file, weights_only=True))
+    assert resumed.step == 6
+    rest = []
+    for report in fit(resumed, workers=2):
+        rest.append(report)
+        torch.rand(100)  # a consumer's own draws change nothing
+        engine.evaluate(resumed.ema.net, Scenes(), classes=3)
+    assert_same(unbroken, resumed)
+    assert [(r.step, r.loss, r.learning_rate, r.pixels) for r in first + rest] == [
+        (r.step, r.loss, r.learning_rate, r.pixels) for r in reports
+    ]
+    assert list(fit(resumed)) == [], "a finished run has nothing to do"
+
+
+def test_other_seeds_train_otherwise() -> None:
+    runs = [begin(seed=seed) for seed in (11, 11, 12)]
+    losses = [next(fit(run)).loss for run in runs]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_reports_count_in_pixels() -> None:
+    pack = Scenes()
+    training = begin(total_steps=10)
+    reports = list(fit(training, pack, every_steps=4))
+    assert [report.step for report in reports] == [4, 8, 10]
+    assert [report.pixels for report in reports] == [step * BATCH_PIXELS for step in (4, 8, 10)]
+    assert [report.epoch for report in reports] == [4, 8, 10], "here a batch is as large as the split"
+    assert [report.learning_rate for report in reports] == pytest.approx([0.02 * (1 - step / 10) for step in (3, 7, 9)])
+    assert reports[0].seconds < reports[1].seconds < reports[2].seconds == training.seconds
+    assert [report.step for report in fit(begin(total_steps=4), every_steps=0.4)] == [1, 2, 3, 4]
+
+
+def test_budgets_are_equal_pixels_whatever_the_crop() -> None:
+    scene, batch = 360 * 480, 8 * 360 * 480
+    for crop in ((360, 480), (256, 352), (192, 256)):
+        area = crop[0] * crop[1]
+        crops = engine.crops_per_batch(batch, crop)
+        assert abs(crops * area / batch - 1) < 0.04
+        assert abs(engine.total_steps(100 * scene, batch, crop) * crops * area / (100 * scene) - 1) < 0.05
+    assert engine.crops_per_batch(10, (32, 32)) == engine.total_steps(10, 10, (32, 32)) == 1
+
+
+def test_weight_decay_acts_on_matrices_only() -> None:
+    decayed, free = begin().optimizer.param_groups
+    assert decayed["weight_decay"] == 0.01 and {p.ndim for p in decayed["params"]} == {4}
+    assert free["weight_decay"] == 0 and {p.ndim for p in free["params"]} == {1}
+    assert len(decayed["params"]) + len(free["params"]) == len(list(Net().parameters()))
+
+
+def test_a_step_is_a_plain_adamw_step_on_main_and_auxiliary_loss() -> None:
+    """One step of `fit` against the same written out."""
+    training, twin = begin(total_steps=1, channels_last=False), begin(total_steps=1, channels_last=False)
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = training.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    targets: list[Tensor] = []
+    training.loss = lambda logits, target: (targets.append(target), cross_entropy(logits, target))[1]
+    state = torch.Generator().manual_seed(int(np.random.SeedSequence((11, 0)).generate_state(1)[0])).get_state()
+    next(fit(training))
+    handle.remove()
+
+    torch.set_rng_state(state)
+    net = twin.net.train()
+    main, aux = net(seen[0])
+    aux = F.interpolate(aux, scale_factor=2, mode="bilinear", align_corners=False)
+    (cross_entropy(main, targets[0]) + 0.4 * cross_entropy(aux, targets[0])).backward()
+    matrices = [p for p in net.parameters() if p.ndim > 1]
+    rest = [p for p in net.parameters() if p.ndim == 1]
+    torch.optim.AdamW(matrices, lr=0.02, weight_decay=0.01).step()
+    torch.optim.AdamW(rest, lr=0.02, weight_decay=0).step()
+    for (name, mine), its in zip(training.net.named_parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_a_checkpoint_of_another_run_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"the checkpoint's `total_steps` \(=12\) is not this run's \(=20\)"):
+        begin(total_steps=20).load(begin().state())
+    with pytest.raises(ValueError, match=r"the checkpoint's `seed` \(=11\) is not this run's \(=3\)"):
+        begin(seed=3).load(begin().state())
+
+
+def test_a_loss_that_is_no_number_stops_the_run() -> None:
+    training = begin()
+    training.loss = lambda logits, target: cross_entropy(logits, target) * (float("nan") if training.step == 4 else 1)
+    stream = fit(training)
+    assert next(stream).step == 3
+    with pytest.raises(Diverged, match=r"training diverged: loss nan at step 4, learning rate 0\.0133"):
+        next(stream)
+    assert issubclass(Diverged, StageFailure)
+
+
+def test_a_batch_of_void_trains_nothing_and_breaks_nothing() -> None:
+    """Only with a loss that takes it, as all of roadseg.losses do."""
+    pack = Scenes()
+    pack.pairs = [(image, np.full_like(label, 255)) for image, label in pack.pairs]
+    training = begin(total_steps=2)
+    training.loss = lambda logits, target: (
+        F.cross_entropy(logits, target, ignore_index=255, reduction="sum") / (target != 255).sum().clamp(min=1)
+    )
+    assert [report.loss for report in fit(training, pack)] == [0.0]
+
+
+def test_overfits_four_scenes_in_seconds() -> None:
+    pack = Scenes()
+    training = begin(total_steps=60)
+    reports = list(fit(training, pack, every_steps=20))
+    assert reports[-1].loss < 0.5 * reports[0].loss
+    matrix = engine.evaluate(training.ema.net, pack, classes=3).sum(axis=0)
+    assert np.diag(matrix).sum() / matrix.sum() > 0.97
+
+
+# EMA
+
+
+def test_ema_is_the_naive_loop() -> None:
+    torch.manual_seed(0)
+    net = Net()
+    average = EMA(net, 0.7)
+    naive = {name: value.detach().clone().double() for name, value in net.named_parameters()}
+    for step in range(40):
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        net.train()(torch.randn(2, 3, 8, 8))  # moves BatchNorm's statistics
+        average.update(net, step)
+        decay = min(0.7, (1 + step) / (10 + step))
+        for name, value in net.named_parameters():
+            naive[name] = decay * naive[name] + (1 - decay) * value.detach().double()
+    for name, value in average.net.named_parameters():
+        torch.testing.assert_close(value.double(), naive[name], rtol=1e-4, atol=1e-5)
+        assert not value.requires_grad
+    for mine, its in zip(average.net.buffers(), net.buffers(), strict=True):
+        assert torch.equal(mine, its) and mine is not its
+    assert not average.net.training
+
+
+def test_ema_of_decay_0_is_the_network_and_1_is_refused() -> None:
+    net = Net()
+    average = EMA(net, 0)
+    nn.init.ones_(net.head.weight)
+    average.update(net, 100)
+    assert torch.equal(average.net.head.weight, net.head.weight)
+    with pytest.raises(ValueError, match=r"`decay` \(=1\) must be in \[0, 1\)"):
+        EMA(net, 1)
+
+
+# Evaluation
+
+
+def test_evaluate_is_the_naive_loop_scene_by_scene() -> None:
+    pack, net = Scenes(3), begin().net
+    net.train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    matrices = engine.evaluate(net, pack, classes=3)
+    assert matrices.shape == (3, 3, 3) and matrices.dtype == np.int64
+    assert net.training, "the mode is put back"
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    net.eval()
+    for (image, label), matrix in zip(pack.pairs, matrices, strict=True):
+        pixels = (torch.tensor(image / 255) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+        predicted = net(pixels.permute(2, 0, 1)[None].float())[0].argmax(0).numpy()
+        naive = np.zeros((3, 3), dtype=np.int64)
+        for truth, guess in zip(label.ravel(), predicted.ravel(), strict=True):
+            if truth != 255:
+                naive[truth, guess] += 1
+        assert np.abs(naive - matrix).sum() <= 2  # a tie may round the other way
+        assert matrix.sum() == (label != 255).sum()
+
+
+def test_evaluate_judges_at_the_labels_own_size() -> None:
+    pack = Scenes(2, size=(32, 64), label_size=(64, 128))
+    matrices = engine.evaluate(begin().net, pack, classes=3)
+    assert [matrix.sum() for matrix in matrices] == [(label != 255).sum() for _, label in pack.pairs]
+
+
+# Precision
+
+
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [
+        ({}, torch.float32),
+        ({"avx2": True, "avx512_f": True, "amx_tile": True}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+    ],
+)
+def test_auto_on_a_cpu_follows_the_hardware(
+    has: dict[str, bool], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert precisions.resolve("auto", "cpu") == expected
+
+
+def test_auto_on_a_gpu_is_bf16_or_float16_with_a_scaler(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, n=native: n)
+        assert precisions.resolve("auto", "cuda") == expected
+
+
+def test_a_named_precision_is_taken_at_its_word_and_a_wrong_one_named() -> None:
+    assert precisions.resolve("bfloat16", "cpu") == torch.bfloat16
+    assert precisions.resolve("float32", "cuda") == torch.float32
+    with pytest.raises(
+        UserError, match=r"train\.precision is 'half', must be one of: auto, float32, bfloat16, float16"
+    ):
+        precisions.resolve("half", "cpu")
+    with pytest.raises(UserError, match=r"train\.precision is 'float16' on a CPU"):
+        precisions.resolve("float16", "cpu")
+
+
+def test_the_names_cover_what_torch_really_calls_them() -> None:
+    """The probe's keys exist where torch reports x86 features at all; else "auto" would silently mean float32."""
+    has = torch.cpu.get_capabilities()
+    if has.get("architecture") == "x86_64":
+        assert {"amx_bf16", "avx512_bf16"} <= has.keys()
+
+
+def test_float16_resumes_with_its_gradient_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an older GPU gets, tried on this CPU."""
+    # `roadseg.engine.fit` is the function; its module is found by name.
+    monkeypatch.setattr(sys.modules[Training.__module__], "resolve", lambda precision, device: torch.float16)
+    unbroken, killed, resumed = begin(), begin(), begin()
+    for training in (unbroken, killed, resumed):
+        assert training.scaler.is_enabled()
+        training.scaler.load_state_dict(training.scaler.state_dict() | {"growth_interval": 2})
+    list(fit(unbroken))
+    next(fit(killed))
+    resumed.load(killed.state())
+    list(fit(resumed))
+    assert_same(unbroken, resumed)
+    assert unbroken.scaler.get_scale() != begin().scaler.get_scale(), "the scale moved, so it had to be saved"
+
+
+def test_bf16_autocast_trains_and_keeps_float32_weights() -> None:
+    training = begin(total_steps=4, precision="bfloat16")
+    inside: list[torch.dtype] = []
+    training.net.head.register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
+    assert np.isfinite(next(fit(training, every_steps=4)).loss)
+    assert set(inside) == {torch.bfloat16}
+    assert {p.dtype for p in training.net.parameters()} == {torch.float32}

@@ -1,0 +1,176 @@
+"""The losses against loops in float64, and what ignored pixels, weights and low precision must not do."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from roadseg import losses
+from roadseg.errors import UserError
+
+CLASSES = 5
+WEIGHTS = [0.5, 2.0, 7.0, 1.0, 30.0]
+EVERY = pytest.mark.parametrize("name", losses.LOSSES)
+
+
+def batch(seed: int = 0, scale: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and targets of two scenes of 7x6; about a third is ignored, class 3 is absent."""
+    random = np.random.default_rng(seed)
+    logits = torch.from_numpy(random.normal(scale=scale, size=(2, CLASSES, 7, 6)).astype(np.float32))
+    target = random.choice([0, 1, 2, 4, 255], p=[0.4, 0.15, 0.1, 0.05, 0.3], size=(2, 7, 6))
+    return logits, torch.from_numpy(target.astype(np.int64))
+
+
+def probabilities(logits: torch.Tensor, target: torch.Tensor) -> list[tuple[np.ndarray, int]]:
+    """(class probabilities, class) of each labelled pixel, float64."""
+    pixels = []
+    for b, y, x in np.ndindex(*target.shape):
+        if target[b, y, x] != 255:
+            exponents = np.exp(logits[b, :, y, x].double().numpy())
+            pixels.append((exponents / exponents.sum(), int(target[b, y, x])))
+    return pixels
+
+
+def mean(terms: list[tuple[float, float]]) -> float:
+    """Of (value, weight)."""
+    return sum(value * weight for value, weight in terms) / sum(weight for _, weight in terms)
+
+
+def naive(name: str, logits: torch.Tensor, target: torch.Tensor) -> float:
+    pixels = probabilities(logits, target)
+    plain = mean([(-math.log(p[y]), 1.0) for p, y in pixels])
+    if name == "cross_entropy":
+        return plain
+    if name == "weighted_cross_entropy":
+        return mean([(-math.log(p[y]), WEIGHTS[y]) for p, y in pixels])
+    if name == "focal":
+        return mean([(-((1 - p[y]) ** 2) * math.log(p[y]), WEIGHTS[y]) for p, y in pixels])
+    if name == "ohem":
+        hardest = sorted(pixels, key=lambda pixel: pixel[0][pixel[1]])
+        kept = max(sum(p[y] < 0.7 for p, y in pixels), math.ceil(len(pixels) / 16))
+        return mean([(-math.log(p[y]), WEIGHTS[y]) for p, y in hardest[:kept]])
+    misses = []
+    for c in sorted({y for _, y in pixels}):
+        overlap = sum(p[c] for p, y in pixels if y == c)
+        misses.append(1 - 2 * overlap / (sum(p[c] for p, _ in pixels) + sum(y == c for _, y in pixels)))
+    return plain + sum(misses) / len(misses)
+
+
+@EVERY
+@pytest.mark.parametrize("scale", [0.1, 2.0, 8.0])
+def test_a_loss_is_what_a_loop_says(name: str, scale: float) -> None:
+    for seed in range(3):
+        logits, target = batch(seed, scale)
+        assert losses.build(name, WEIGHTS)(logits, target).item() == pytest.approx(
+            naive(name, logits, target), rel=1e-5
+        )
+
+
+def test_ohem_keeps_the_least_share_where_nothing_is_hard() -> None:
+    logits, target = batch()
+    logits = functional.one_hot(target.clamp_max(4), CLASSES).movedim(3, 1) * 6.0 + logits * 0.1
+    assert all(p[y] > 0.7 for p, y in probabilities(logits, target))
+    value = losses.build("ohem", WEIGHTS)(logits, target).item()
+    assert value == pytest.approx(naive("ohem", logits, target), rel=1e-5)
+    assert value > losses.build("weighted_cross_entropy", WEIGHTS)(logits, target).item()
+
+
+def test_weighted_cross_entropy_and_its_gradient_are_torchs() -> None:
+    logits, target = batch()
+    mine, torchs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    losses.build("weighted_cross_entropy", WEIGHTS)(mine, target).backward()
+    functional.cross_entropy(torchs, target, torch.tensor(WEIGHTS), ignore_index=255).backward()
+    torch.testing.assert_close(mine.grad, torchs.grad)
+
+
+@EVERY
+def test_a_batch_of_ignored_pixels_costs_nothing_and_moves_nothing(name: str) -> None:
+    logits, target = batch()
+    logits.requires_grad_()
+    loss = losses.build(name, WEIGHTS)(logits, torch.full_like(target, 255))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None and not logits.grad.any()
+
+
+@EVERY
+def test_ignored_pixels_are_in_no_denominator_and_get_no_gradient(name: str) -> None:
+    logits, target = batch()
+    padded_logits = torch.cat([logits, torch.randn(2, CLASSES, 7, 30)], dim=3).requires_grad_()
+    padded_target = torch.cat([target, torch.full((2, 7, 30), 255)], dim=2)
+    loss = losses.build(name, WEIGHTS)
+    value = loss(padded_logits, padded_target)
+    value.backward()
+    assert value.item() == pytest.approx(loss(logits, target).item(), rel=1e-6)
+    assert not padded_logits.grad[:, :, padded_target[0] == 255][0].any()
+
+
+@EVERY
+def test_only_classes_of_weight_zero_cost_nothing(name: str) -> None:
+    logits, target = batch()
+    target = torch.where(target == 255, 255, 1)
+    value = losses.build(name, [1.0, 0.0, 1.0, 1.0, 1.0])(logits, target)
+    assert value.isfinite()
+    assert (value == 0) == (name in ("weighted_cross_entropy", "focal", "ohem"))
+
+
+@EVERY
+def test_sure_and_right_costs_nothing_sure_and_wrong_stays_finite(name: str) -> None:
+    _, target = batch()
+    loss = losses.build(name, WEIGHTS)
+    right = (functional.one_hot(target.clamp_max(4), CLASSES).movedim(3, 1) * 200.0).requires_grad_()
+    assert loss(right, target).item() == pytest.approx(0, abs=1e-6)
+    wrong = (-right.detach()).requires_grad_()
+    value = loss(wrong, target)
+    value.backward()
+    assert value.item() > 1
+    assert wrong.grad.isfinite().all() and wrong.grad.any()
+
+
+@EVERY
+def test_low_precision_logits_are_reduced_in_float32(name: str) -> None:
+    """bfloat16 has 8 bits: a sum over 4,096 pixels taken in it would stop growing at about 256."""
+    torch.manual_seed(0)
+    logits, target = torch.randn(1, CLASSES, 64, 64).bfloat16(), torch.randint(CLASSES, (1, 64, 64))
+    loss = losses.build(name, WEIGHTS)
+    expected = loss(logits.double().float(), target)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(logits.requires_grad_(), target)
+    value.backward()
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, expected)
+    assert logits.grad.dtype == torch.bfloat16 and logits.grad.isfinite().all()
+
+
+@EVERY
+def test_weights_are_used_where_it_says_so(name: str) -> None:
+    logits, target = batch()
+    weighted, even = losses.build(name, WEIGHTS)(logits, target), losses.build(name, None)(logits, target)
+    assert (weighted != even) == (name in ("weighted_cross_entropy", "focal", "ohem"))
+
+
+@EVERY
+def test_small_logits_meet_the_pixels_at_their_middles(name: str) -> None:
+    logits, target = batch()
+    large = torch.full((2, 56, 48), 255)
+    large[:, 4::8, 4::8] = target
+    loss = losses.build(name, WEIGHTS)
+    assert loss(logits, large) == loss(logits, target)
+
+
+@EVERY
+def test_a_step_downhill_lowers_it(name: str) -> None:
+    logits, target = batch()
+    logits.requires_grad_()
+    loss = losses.build(name, WEIGHTS)
+    before = loss(logits, target)
+    before.backward()
+    assert loss(logits - 0.1 * logits.grad / logits.grad.norm(), target) < before
+
+
+def test_an_unknown_loss_is_answered_with_the_list() -> None:
+    listed = "cross_entropy, weighted_cross_entropy, focal, ohem, dice"
+    with pytest.raises(UserError, match=f"there is no loss 'lovasz': choose one of {listed}"):
+        losses.build("lovasz", WEIGHTS)

@@ -1,0 +1,113 @@
+"""The decoded cache: what comes out is what Pillow reads, and a changed input never meets an old pack."""
+
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from roadseg.errors import UserError
+from roadseg.scenes.index import Scene
+from roadseg.scenes.pack import pack
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROADSEG_HOME", str(tmp_path / "home"))
+
+
+def drawn(folder: Path, name: str, size: tuple[int, int], label_size: tuple[int, int] | None = None) -> Scene:
+    """A scene of noise on disk."""
+    random = np.random.default_rng(len(name) + size[0])
+    label = random.integers(0, 5, label_size or size, dtype=np.uint8)
+    Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    Image.fromarray(label).save(folder / f"{name}_label.png")
+    image_path, label_path = folder / f"{name}.png", folder / f"{name}_label.png"
+    return Scene("train", image_path, label_path, *label.shape, sequence="drive", label_sha256=f"sha of {name}")
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_scenes_of_several_sizes_come_back_as_pillow_reads_them(tmp_path: Path) -> None:
+    scenes = [
+        drawn(tmp_path, "a", (24, 40)),
+        drawn(tmp_path, "bb", (16, 8)),
+        drawn(tmp_path, "ccc", (24, 40), label_size=(48, 80)),
+    ]
+    packed = pack(scenes)
+    assert len(packed) == 3
+    for i, scene in enumerate(scenes):
+        image, label = packed[i]
+        assert image.dtype == label.dtype == np.uint8
+        np.testing.assert_array_equal(image, read(scene.image))
+        np.testing.assert_array_equal(label, read(scene.label))
+    assert packed.pixels == 24 * 40 * 2 + 16 * 8
+    assert packed.size == (24, 40)
+
+
+def test_a_size_resizes_images_as_a_deployer_would_and_leaves_labels(tmp_path: Path) -> None:
+    scene = drawn(tmp_path, "a", (24, 40))
+    image, label = pack([scene], size=(12, 20))[0]
+    expected = Image.open(scene.image).resize((20, 12), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(image, np.asarray(expected))
+    np.testing.assert_array_equal(label, read(scene.label))
+    assert pack([scene]).size == (24, 40), "another size is another pack"
+
+
+def test_a_pack_is_built_once_and_again_when_a_scene_changes(tmp_path: Path) -> None:
+    scenes = [drawn(tmp_path, "a", (8, 8)), drawn(tmp_path, "bb", (8, 8))]
+    first = pack(scenes)
+    built = (first.folder / "images.bin").stat().st_mtime_ns
+    assert (pack(scenes).folder / "images.bin").stat().st_mtime_ns == built
+
+    relabelled = pack([scenes[0], replace(scenes[1], label_sha256="another")])
+    reordered = pack(scenes[::-1])
+    os.utime(scenes[0].image, ns=(1, 1))
+    touched = pack(scenes)
+    folders = {found.folder for found in (first, relabelled, reordered, touched)}
+    assert len(folders) == 4
+    assert {folder.parent for folder in folders} == {tmp_path / "home" / ".state" / "packs"}
+
+
+def test_a_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    scene = drawn(tmp_path, "a", (8, 8))
+    folder = pack([scene]).folder
+    aside = folder.with_name(f"{folder.name}.aside")
+    folder.rename(aside)  # as if killed before the rename
+    (aside / "images.bin").write_bytes(b"half")
+    np.testing.assert_array_equal(pack([scene])[0][0], read(scene.image))
+    assert not aside.exists()
+
+
+def test_two_builders_at_once_make_one_pack(tmp_path: Path) -> None:
+    scenes = [drawn(tmp_path, "a" * n, (32, 32)) for n in range(1, 9)]
+    found: list[Path] = []
+    builders = [threading.Thread(target=lambda: found.append(pack(scenes).folder)) for _ in range(2)]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+    assert len(found) == 2 and len(set(found)) == 1
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    scene = drawn(tmp_path, "a", (8, 8))
+    with pytest.raises(UserError, match="no scenes to pack: the split is empty"):
+        pack([])
+    with pytest.raises(UserError, match=r"a\.png has no label"):
+        pack([replace(scene, label=None)])
+    with pytest.raises(UserError, match=r"gone\.png is in the index but not on disk: run fetch and remap again"):
+        pack([replace(scene, image=tmp_path / "gone.png")])
+    with pytest.raises(UserError, match=r"gone_label\.png is in the index but not on disk"):
+        pack([replace(scene, label=tmp_path / "gone_label.png")])
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(scene.image.read_bytes()[:60])
+    with pytest.raises(UserError, match=r"broken\.png cannot be decoded"):
+        pack([replace(scene, image=broken)])
+    with pytest.raises(UserError, match=r"a\.png is a mask of mode RGB, must be 8-bit grey"):
+        pack([replace(scene, label=scene.image)])
