@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import prefect.runtime
 from prefect.client.orchestration import get_client
@@ -13,7 +13,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFi
 from prefect.client.schemas.objects import StateType
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Cancelling, Crashed
+from prefect.states import Cancelled, Cancelling, Crashed, State
 
 ALIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 GPU = "gpu"
@@ -30,7 +30,7 @@ def close_stale(flow_name: str, tag: str | None = None) -> int:
         {"state": {"type": {"any_": ALIVE}}} | ({"tags": {"all_": [tag]}} if tag else {})
     )
     flow = FlowFilter(name=FlowFilterName(any_=[flow_name]))
-    ended = Crashed(message="its process was killed; closed when the next one started")
+    ended: State[Any] = Crashed(message="its process was killed; closed when the next one started")
     with get_client(sync_client=True) as client:
         stale = [
             run for run in client.read_flow_runs(flow_filter=flow, flow_run_filter=unfinished) if str(run.id) != own

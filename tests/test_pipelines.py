@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -284,7 +285,7 @@ def test_the_flow_shows_stages_report_and_a_failures_line(
     prefect_api: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.states import Running
+    from prefect.states import Running, Scheduled
 
     from pipelines import retrain, runs
 
@@ -307,6 +308,13 @@ def test_the_flow_shows_stages_report_and_a_failures_line(
         )
         states = {task.name: (task.state.type.value, task.state.message) for task in client.read_task_runs()}
         assert states["fetch@streets"] in {("COMPLETED", ""), ("FAILED", failed.message), ("COMPLETED", None)}
+        late, coming = (
+            client.create_flow_run(retrain.retrain, state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days)))
+            for days in (-1, 1)
+        )
+        assert runs.cancel_missed("retrain") == 1
+        assert client.read_flow_run(late.id).state.is_cancelled()
+        assert client.read_flow_run(coming.id).state.is_scheduled()
         runs.create_gpu_limit()
         runs.create_gpu_limit(slots=3)  # one that is there stays as it is
         assert client.read_global_concurrency_limit_by_name("gpu").limit == 1

@@ -298,6 +298,19 @@ def test_a_champion_of_an_earlier_run_is_judged_on_todays_scenes(project, unique
     promote.run(config.read())
 
 
+def test_a_champion_from_another_machine_is_timed_here_once(workspace, monkeypatch):
+    from roadseg.deploy import engines, latency
+
+    session = engines.open_session(brightest.write(Path("model.onnx")), "onnxruntime", "float32", 1)
+    own = entry("good", Path("model.onnx"), 0.5)["forms"][0]["certificate"]
+    assert champion._certificate(session, brightest.picture(1), own) == own
+    elsewhere = own | {"device_id": "cpu-of-another"}
+    timed_here = champion._certificate(session, brightest.picture(1), elsewhere)
+    assert timed_here["device_id"] == device.device_id()
+    monkeypatch.setattr(latency, "certify", lambda *_: pytest.fail("it was timed already"))
+    assert champion._certificate(session, brightest.picture(1), elsewhere) == timed_here
+
+
 def judged(project) -> np.ndarray:
     from roadseg.metrics import confusion
 

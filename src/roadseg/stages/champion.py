@@ -16,7 +16,7 @@ import pandas as pd
 
 from roadseg import paths
 from roadseg.config import Config
-from roadseg.deploy import bundle, device, engines, judge, latency
+from roadseg.deploy import bundle, device, engines, judge
 from roadseg.deploy.run import certified_form
 from roadseg.errors import UserError
 from roadseg.labels import LabelSpace
@@ -82,6 +82,8 @@ def _certificate(session: engines.Session, image: np.ndarray, certificate: dict[
     key = _key(str(session.form), here, certificate["input"], certificate["device_id"], certificate["p95_ms"])
     path = paths.state("champion", "certificates", f"{key}.json")
     if not path.exists():
+        from roadseg.deploy import latency  # it imports torch, which an unchanged promote need not wait for
+
         path.write_text(json.dumps(latency.certify(session, image).as_dict()), encoding="utf-8")
     return dict(json.loads(path.read_text(encoding="utf-8")))
 

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from roadseg import figures, paths
 from roadseg.config import Config
 from roadseg.deploy import engines, latency
+from roadseg.deploy.export import input_size
 from roadseg.errors import StageFailure, UserError
 from roadseg.losses import LOSSES
 from roadseg.nets import NETS
@@ -44,7 +45,7 @@ def check(config: Config) -> None:
 
 def latency_table(config: Config, course: Course) -> pd.DataFrame:
     """One row a network and deployed form: latency does not depend on how a network was trained, so it comes first."""
-    height, width = input_size(config, course)
+    height, width = input_size(config.target, [course.train.size])
     target = config.target
     return pd.DataFrame(
         latency.table(
@@ -55,12 +56,6 @@ def latency_table(config: Config, course: Course) -> pd.DataFrame:
             forms=engines.forms(target.engines, target.device, target.threads),
         )
     )
-
-
-def input_size(config: Config, course: Course) -> tuple[int, int]:
-    """Height and width, in pixels, of the images that the deployed model takes."""
-    height, width = course.train.size
-    return config.target.height or height, config.target.width or width
 
 
 def admitted(config: Config, table: pd.DataFrame) -> list[str]:

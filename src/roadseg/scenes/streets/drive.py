@@ -101,7 +101,7 @@ class Drive:
 
     def _side(self, sign: float, track: bool) -> Side:
         rng = self.rng
-        parking = bool(rng.random() < 0.45)
+        parking = bool(rng.random() < 0.3)
         curb = self.inner + LANE * self.lanes + PARKING * parking + 0.5
         verge = curb + (float(rng.uniform(1.2, 2.6)) if rng.random() < 0.5 else CURB)
         walk = verge + float(rng.uniform(2.6, 4.6))
@@ -114,7 +114,7 @@ class Drive:
         gaps = [(gap, gap + CROSSING) for gap in self.crossings]
         while z < self.length + 20:
             if not deck:
-                deck = ["house", "wall", "fence", "house", "park", "fence"]
+                deck = ["house", "wall", "fence", "park", "wall", "house", "fence"]
                 rng.shuffle(deck)
             stop = z + float(rng.uniform(9, 19))
             for start, end in gaps:
@@ -172,7 +172,8 @@ class Drive:
                 x = float(rng.uniform(-1, 1)) * (self.sides[0].curb - 1)
                 yield Item(self._one("walker"), x, start - float(rng.uniform(0.6, 2.2)), AWAY, x)
             waiting = (vehicles.truck, vehicles.car, vehicles.bus)[(count + self.number) % 3](rng)
-            x = float(rng.uniform(9, 20)) * float(rng.choice((-1.0, 1.0)))  # in the side street, seen from its flank
+            side = self.sides[int(rng.integers(2))]
+            x = side.sign * (side.curb + 6.5 + float(rng.uniform(0, 9)))  # in the side street, seen from its flank
             for model, ahead in waiting:
                 yield Item(model, x + ahead, start + 4.0, np.pi / 2, x)
 
@@ -191,14 +192,14 @@ class Drive:
                 if not self._at_crossing(z, 2):
                     yield Item(make(), sign * distance, z, AWAY, sign * distance)
         x = sign * (side.verge + 0.7)
-        for z in self._spots((11, 20)):
+        for z in self._spots((14, 26)):
             if not self._at_crossing(z):
                 model = self._one("bicycle" if rng.random() < 0.6 else "motorcycle")
                 yield Item(model, x, z, float(rng.uniform(0.7, 2.4)), x)
 
     def _walkers(self, side: Side) -> Iterator[Item]:
         rng, sign = self.rng, side.sign
-        for z in self._spots((3.5, 12)):
+        for z in self._spots((5, 14)):
             x = sign * float(rng.uniform(side.verge + 0.5, side.walk - 0.4))
             for i in range(1 + int(rng.random() < 0.3)):
                 yield Item(self._one("walker"), x + 0.6 * i, z, AWAY, sign * side.verge)

@@ -93,9 +93,9 @@ def house(rng: np.random.Generator, colours: Palette, length: float, left: bool,
 
 
 def wall(rng: np.random.Generator, colours: Palette, length: float, left: bool) -> Model:
-    """A garden or retaining wall, 1.7-2.8 m, in courses of stone under a coping."""
+    """A garden or retaining wall, 2.0-3.4 m, in courses of stone under a coping."""
     paint = vary(rng, colours.facades[int(rng.integers(len(colours.facades)))], 0.06)
-    tall = float(rng.uniform(1.7, 2.8))
+    tall = float(rng.uniform(2.0, 3.4))
     street, end = (-1.0, 0.0, 0.0), (0.0, 0.0, -1.0)
     parts = [Part(grid([(0.0, 0.4, 0.0, tall)], 0.0, False), paint, WALL, end),
              Part(grid([(0.0, length, 0.0, tall)], 0.0, True), paint, WALL, street)]
@@ -112,7 +112,7 @@ def wall(rng: np.random.Generator, colours: Palette, length: float, left: bool) 
 
 def fence(rng: np.random.Generator, colours: Palette, length: float, left: bool) -> Model:
     """Bars or pickets that are seen through; the label covers what is between them, as in Cityscapes."""
-    tall = float(rng.uniform(1.2, 2.0))
+    tall = float(rng.uniform(1.5, 2.2))
     wood = bool(rng.random() < 0.5)
     paint = pick(rng, ((150, 124, 92), (116, 86, 62), (214, 210, 200))) if wood else colours.steel
     pitch, bar = (0.24, 0.13) if wood else (0.3, 0.07)
@@ -162,9 +162,9 @@ def bush(rng: np.random.Generator, colours: Palette) -> Model:
 
 def lamp(colours: Palette, arm: float) -> Model:
     """A street lamp; `arm` is how far it reaches over the road, to the right if positive."""
-    parts = [Part(front(stroke(0.0, 0.0, 0.0, 7.2, 0.24, 0.14)), colours.steel, POLE),
-             Part(front(stroke(0.0, 7.1, arm, 7.6, 0.14)), colours.steel, POLE),
-             Part(front(rect(-0.16, 0.16, 0.0, 0.9)), tone(colours.steel, 0.8), POLE),
+    parts = [Part(front(stroke(0.0, 0.0, 0.0, 7.2, 0.34, 0.2)), colours.steel, POLE),
+             Part(front(stroke(0.0, 7.1, arm, 7.6, 0.18)), colours.steel, POLE),
+             Part(front(rect(-0.22, 0.22, 0.0, 0.9)), tone(colours.steel, 0.8), POLE),
              Part(front(rect(arm - 0.35, arm + 0.35, 7.48, 7.66)), tone(colours.steel, 0.8), POLE),
              Part(front(rect(arm - 0.28, arm + 0.28, 7.4, 7.5)), LIT, None, None, glow=True)]  # fmt: skip
     return Model(parts, 0.12, 0.12, 5.0)
@@ -172,10 +172,10 @@ def lamp(colours: Palette, arm: float) -> Model:
 
 def _signal(x: float, low: float, lit: int) -> list[Part]:
     """A three-lamp head, its middle at x."""
-    parts = [Part(front(rect(x - 0.27, x + 0.27, low, low + 1.3)), (34, 38, 36), LIGHT)]
+    parts = [Part(front(rect(x - 0.34, x + 0.34, low, low + 1.6)), (34, 38, 36), LIGHT)]
     for i, colour in enumerate(((60, 216, 120), (250, 180, 40), (240, 44, 36))):
         on = i == lit
-        lens = front(disc(x, low + 0.25 + 0.4 * i, 0.16, corners=10))
+        lens = front(disc(x, low + 0.31 + 0.49 * i, 0.2, corners=12))
         parts.append(Part(lens, colour if on else tone(colour, 0.3), None, None, on))
     return parts
 
@@ -183,9 +183,9 @@ def _signal(x: float, low: float, lit: int) -> list[Part]:
 def traffic_light(rng: np.random.Generator, colours: Palette, arm: float) -> Model:
     """A post with one head, and a second over the lane where there is an `arm`."""
     lit = int(rng.integers(3))
-    parts = [Part(front(rect(-0.11, 0.11, 0.0, 5.6 if arm else 3.6)), colours.steel, POLE)]
+    parts = [Part(front(rect(-0.15, 0.15, 0.0, 5.6 if arm else 3.6)), colours.steel, POLE)]
     if arm:
-        parts.append(Part(front(stroke(0.0, 5.5, arm, 5.6, 0.16)), colours.steel, POLE))
+        parts.append(Part(front(stroke(0.0, 5.5, arm, 5.6, 0.2)), colours.steel, POLE))
         parts += _signal(arm, 4.7, lit)
     return Model(parts + _signal(0.0, 2.4, lit), 0.12, 0.12, 4.0)
 
@@ -193,7 +193,7 @@ def traffic_light(rng: np.random.Generator, colours: Palette, arm: float) -> Mod
 def sign(rng: np.random.Generator, colours: Palette) -> Model:
     """A traffic sign on its pole: round, triangular, square, or a direction board."""
     kind, y = int(rng.integers(5)), float(rng.uniform(2.35, 2.8))
-    parts = [Part(front(rect(-0.06, 0.06, 0.0, y)), colours.steel, POLE)]
+    parts = [Part(front(rect(-0.09, 0.09, 0.0, y)), colours.steel, POLE)]
     if kind == 0:
         parts += [Part(front(disc(0.0, y, 0.46)), RED, SIGN), Part(front(disc(0.0, y, 0.34)), WHITE),
                   Part(front(rect(-0.16, 0.16, y - 0.14, y + 0.14)), (40, 40, 42))]

@@ -70,7 +70,7 @@ def plan(
             yield Mover(makers[kind](), x, TOWARD + slant, 18.0 * i + float(rng.uniform(-2, 2)), closing, span, 12.0)
     ahead = ("bus", "car", "truck", "car", "motorcyclist", "car", "car")[(number + number // 7) % 7]
     slant = 0.7 if ahead == "motorcyclist" else AWAY
-    yield Mover(makers[ahead](), own, slant, float(rng.uniform(8, 20)), float(rng.uniform(-2.5, 2.5)), 42.0)
+    yield Mover(makers[ahead](), own, slant, float(rng.uniform(8, 20)), float(rng.uniform(-2.5, 2.5)), 42.0, 11.0)
     for lane in range(lanes):  # beside us
         x = inner + LANE * (lane + 0.5)
         if x != own:
