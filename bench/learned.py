@@ -83,10 +83,10 @@ def main() -> None:
     rows = table(course, chosen(pd.read_csv(paths.SEARCH / "trials.csv")))
     candidates = json.loads((paths.EVALUATE / "candidates.json").read_text())
     champion = max(candidates, key=lambda candidate: candidate["val"]["miou"])
-    baseline = context.measure()
+    baseline = context.run()
     print(rows.to_markdown(index=False, floatfmt=".4f"))
     print(f"\nchampion {champion['name']}: test mIoU {champion['test']['miou']:.2%}")
-    print(f"pixel classifier without context: test mIoU {baseline['test_miou']:.2%}")
+    print(f"pixel classifier without context: test mIoU {baseline['miou']:.2%}")
     for what, holds in verdicts(rows).items():
         print(f"{what}: {'yes' if holds else 'NO'}")
 

@@ -4,7 +4,6 @@ A running Prefect server is used where there is one; otherwise the flow brings i
 """
 
 import pandas as pd
-import pipelines  # noqa: F401  before prefect: it settles Prefect's environment
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pipelines  # noqa: F401  first: it settles Prefect's environment
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote

@@ -15,7 +15,14 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project with this one's params.yaml, as the working directory; the environment names no other."""
     shutil.copy(PROJECT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    for name in ("ROADSEG_HOME", "ROADSEG_TRACKING", "MLFLOW_TRACKING_URI", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+    for name in (
+        "ROADSEG_HOME",
+        "ROADSEG_TRACKING",
+        "MLFLOW_TRACKING_URI",
+        "DVC_ROOT",
+        "DVC_EXP_NAME",
+        "DVC_EXP_BASELINE_REV",
+    ):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""What went wrong, said to the person who can fix it: one line, an exit code, and no traceback unless it is asked for."""
+"""What went wrong, said to the person who can fix it: one line, an exit code, no traceback unless it is asked for."""
 
 import os
 import sys
@@ -28,6 +28,9 @@ def reported(command: str) -> Iterator[None]:
     """Turns what escapes into one line on stderr and an exit code. ROADSEG_DEBUG=1 lets the traceback through."""
     try:
         yield
+    except KeyboardInterrupt:
+        print(f"{command}: stopped; started again, it goes on from what is finished", file=sys.stderr)
+        raise SystemExit(130) from None
     except Exception as error:
         if os.environ.get("ROADSEG_DEBUG"):
             raise

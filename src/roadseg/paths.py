@@ -1,7 +1,8 @@
 """Where things live. Every path that DVC knows is relative to the project's root, which is the working directory.
 
-`home()` differs from the working directory in one case: a retrain runs in a git worktree of its own, and shares the
-home project's MLflow store and resumable state through ROADSEG_HOME.
+`home()` differs from the working directory where a run has a copy of the project to itself, and shares the MLflow store
+and the resumable state of the project that it came from: a retrain's git worktree (ROADSEG_HOME names its home) and the
+folder of a queued `dvc exp run` (DVC names it in DVC_ROOT).
 """
 
 import os
@@ -19,8 +20,8 @@ PROMOTE = Path("models/promote")
 
 
 def home() -> Path:
-    """The folder that holds mlflow/ and .state/: ROADSEG_HOME, else the working directory. Absolute."""
-    return Path(os.environ.get("ROADSEG_HOME") or Path.cwd()).resolve()
+    """The folder that holds mlflow/ and .state/: ROADSEG_HOME, else DVC_ROOT, else the working directory. Absolute."""
+    return Path(os.environ.get("ROADSEG_HOME") or os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
 def state(*parts: str) -> Path:

@@ -24,9 +24,9 @@ from roadseg.nets import NETS
 from roadseg.stages import training
 from roadseg.stages.stage import Stage
 from roadseg.stages.training import Course, Recipe
-from roadseg.tracking import Parent
+from roadseg.tracking import Parent, Run
 
-REPORTS = 4  # validation scores of a trial, at equal distances in pixels: what the pruner compares
+REPORTS = 3  # validation scores of a trial, at equal distances in pixels: what the pruner compares
 PRUNERS = {
     "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
     "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
@@ -68,8 +68,8 @@ def admitted(config: Config, table: pd.DataFrame) -> list[str]:
     within = [name for name in config.search.networks if fastest[name] <= config.target.budget_ms]
     if not within:
         raise UserError(
-            f"params.yaml: target.budget_ms: no network runs within {config.target.budget_ms:g} ms here; the fastest is "
-            f"{fastest.idxmin()} with {fastest.min():.1f} ms: raise the budget, or make the input smaller"
+            f"params.yaml: target.budget_ms: no network runs within {config.target.budget_ms:g} ms here; the fastest "
+            f"is {fastest.idxmin()} with {fastest.min():.1f} ms: raise the budget, or make the input smaller"
         )
     return within
 
@@ -93,6 +93,7 @@ class Search:
             load_if_exists=True,
         )
         self._recover()
+        course.record(parent)
         if not self.study.trials:
             self._enqueue_one_a_network()
 
@@ -122,8 +123,9 @@ class Search:
             run.tags({"roadseg.state": state.name.lower()})
         return f"{name}: mIoU {value:.1%}, {state.name.lower()}"
 
-    def _train(self, trial: optuna.Trial, recipe: Recipe, run: Any) -> tuple[float, TrialState]:
+    def _train(self, trial: optuna.Trial, recipe: Recipe, run: Run) -> tuple[float, TrialState]:
         course, value = self.course, 0.0
+        course.record(run)
         learner = course.begin(recipe, epochs=self.config.search.epochs, seed=self.config.seed)
         for step, report in enumerate(course.fit(learner, recipe, reports=REPORTS)):
             result = course.score(learner)
@@ -132,7 +134,9 @@ class Search:
             trial.report(value, step)
             if step < REPORTS - 1 and trial.should_prune():
                 return value, TrialState.PRUNED
-        run.metrics({f"iou_{name}": iou for name, iou in zip(course.space.classes, result.iou, strict=True) if iou is not None})
+        run.metrics(
+            {f"iou_{name}": iou for name, iou in zip(course.space.classes, result.iou, strict=True) if iou is not None}
+        )
         return value, TrialState.COMPLETE
 
     def finalists(self) -> list[Recipe]:
@@ -147,7 +151,8 @@ class Search:
             raise StageFailure(f"search: none of {len(frame)} trials came to its end; see models/search/trials.csv")
         complete["rank"] = complete.groupby("network").cumcount()
         best = complete.sort_values(["rank", "val_miou"], ascending=[True, False]).head(self.config.search.finalists)
-        return [Recipe(row.network, row.loss, row.learning_rate, row.crop) for row in best.itertuples()]
+        trials = self.study.trials
+        return [Recipe(**trials[number].params) for number in best["number"]]
 
     def trials(self) -> pd.DataFrame:
         """One row a finished trial: number, state, val_miou (the last report's), reports and the recipe."""
@@ -167,7 +172,7 @@ class Search:
     def write(self, running: Stage) -> None:
         """Places models/search/. No file holds a run id or a time: a later stage depends on them."""
         trials, chosen = self.trials(), self.finalists()
-        best = trials.loc[trials["val_miou"].idxmax()]
+        best = trials.nlargest(1, "val_miou").iloc[0]
         self.table.to_csv(running.aside(paths.SEARCH / "latency.csv"), index=False)
         trials.to_csv(running.aside(paths.SEARCH / "trials.csv"), index=False)
         finalists = {"study": self.key, "finalists": [asdict(recipe) for recipe in chosen]}
@@ -217,7 +222,7 @@ class Search:
             )
 
     def _recover(self) -> None:
-        """Trials that a killed search left running: this one holds the lock, so nobody trains them. They start again."""
+        """Trials that a killed search left running start again: this one holds the lock, so nobody trains them."""
         for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
             if trial.params:
                 self.study.enqueue_trial(trial.params)
@@ -233,4 +238,3 @@ def key(config: Config, networks: list[str]) -> str:
     """The study's name; see `training.key`. The number of trials and finalists is not part of it."""
     space = config.search.model_dump(exclude={"trials", "finalists"}) | {"networks": networks}
     return training.key(config, search=space)
-

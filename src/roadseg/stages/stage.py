@@ -1,8 +1,8 @@
 """How every stage behaves: one writer, outputs placed last, mistakes written down, no life after its commander's.
 
-    with stage("remap", "streets") as running:
-        folder = running.aside(Path("data/remapped/streets"))
-        ...  # write into `folder`; it takes its final name when the block ends well
+with stage("remap", "streets") as running:
+    folder = running.aside(Path("data/remapped/streets"))
+    ...  # write into `folder`; it takes its final name when the block ends well
 """
 
 import fcntl
@@ -51,7 +51,12 @@ class Stage:
         """Writes `value` as indented JSON, to become `final`."""
         self.aside(final).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
-    def _place(self) -> None:
+    def discard(self) -> None:
+        """Removes what was built aside."""
+        for aside in self._asides.values():
+            _remove(aside)
+
+    def place(self) -> None:
         for final, aside in self._asides.items():
             if final.is_dir():
                 _remove(final)
@@ -67,16 +72,18 @@ def stage(name: str, item: str | None = None) -> Iterator[Stage]:
     """
     full = f"{name}@{item}" if item else name
     record = state("errors", f"{full}.json")
+    running = Stage(full)
     try:
         with _lock(full), _terminable(), _watching_commander():
             record.unlink(missing_ok=True)
-            running = Stage(full)
             yield running
-            running._place()
+            running.place()
     except Exception as error:
         kind = "user" if isinstance(error, UserError) else "failure" if isinstance(error, StageFailure) else "crash"
         record.write_text(json.dumps({"stage": full, "kind": kind, "message": one_line(error)}) + "\n")
         raise
+    finally:
+        running.discard()
 
 
 def _remove(path: Path) -> None:
@@ -99,7 +106,9 @@ def _lock(name: str) -> Iterator[None]:
             if time.monotonic() > deadline:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
-                raise UserError(f"{name} is already running as {holder}: wait for it to end, or stop it, then try again")
+                raise UserError(
+                    f"{name} is already running as {holder}: wait for it to end, or stop it, then try again"
+                )
             time.sleep(0.2)
         file.truncate(0)
         file.write(f"process {os.getpid()} in {Path.cwd()}")

@@ -56,6 +56,7 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
             run.metrics(row, step=len(curve))
             checkpoint.save(path, {"training": learner.state(), "curve": curve})
         if not run.finished:
+            course.record(run)
             final = course.score(learner)
             ious = zip(course.space.classes, final.iou, strict=True)
             run.metrics({f"iou_{name}": iou for name, iou in ious if iou is not None})
@@ -81,4 +82,3 @@ def write(config: Config, course: Course, trained: dict[Recipe, Path], running: 
         summary[recipe.name] = {"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy}
     pd.concat(curves).to_csv(running.aside(paths.TRAIN / "curves.csv"), index=False)
     running.json(paths.TRAIN / "metrics.json", summary)
-

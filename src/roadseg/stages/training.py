@@ -9,8 +9,9 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 
 from roadseg import closure, engine, losses, nets, paths, schedules
@@ -22,6 +23,8 @@ from roadseg.scenes import index, sources
 from roadseg.scenes.augment import MEAN, STD, crop_size
 from roadseg.scenes.pack import Pack, pack
 
+if TYPE_CHECKING:  # a training's key is a digest of what it imports, and records are no part of it
+    from roadseg.tracking import Run
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,12 @@ class Course:
         """Crop height and width in pixels: `share` of the commonest scene's."""
         return crop_size(*self.train.size, share)
 
+    def record(self, run: "Run") -> None:
+        """Notes the scenes on an MLflow run, as its data set."""
+        scenes = paths.PROFILE / "scenes.csv"
+        digest = hashlib.sha256(scenes.read_bytes()).hexdigest()[:12]
+        run.dataset(pd.read_csv(scenes), "+".join(self.config.data.sources), digest)
+
     @property
     def batch_pixels(self) -> int:
         """Pixels of one step, whatever the crop."""
@@ -108,9 +117,7 @@ class Course:
 
     def score(self, training: Training) -> Scores:
         """Scores of the averaged weights on the validation split, at the labels' own resolution."""
-        matrices = engine.evaluate(
-            training.ema.net, self.val, classes=len(self.space.classes), device=self.device
-        )
+        matrices = engine.evaluate(training.ema.net, self.val, classes=len(self.space.classes), device=self.device)
         return scores(matrices.sum(axis=0))
 
 
@@ -143,5 +150,3 @@ def describe(recipe: Recipe, course: Course, *, epochs: float, val: Scores) -> d
         "val_miou": val.miou,
         "train_scenes": len(course.train),
     }
-
-

@@ -69,8 +69,11 @@ class Brush:
         r, g, b = mood.light
         veil = 1 - clear
         r, g, b = r * facing * clear, g * facing * clear, b * facing * clear
-        return (min(colour[0] * r + mood.low[0] * veil, 255), min(colour[1] * g + mood.low[1] * veil, 255),
-                min(colour[2] * b + mood.low[2] * veil, 255))
+        return (
+            min(colour[0] * r + mood.low[0] * veil, 255),
+            min(colour[1] * g + mood.low[1] * veil, 255),
+            min(colour[2] * b + mood.low[2] * veil, 255),
+        )
 
     def fill(self, pixels: np.ndarray, colour: Colour | None, label: int | None) -> None:
         """Polygons [polygons, corners, 2] in fine pixels, in the colour as it is."""
@@ -132,8 +135,12 @@ class Brush:
         half_x = model.half_width * cos + model.half_length * sin
         half_z = model.half_length * cos + model.half_width * sin
         length = 0.6 * min(model.height, 6.0) if self.mood.shadow > 0.3 else 0.1
-        corners = [(x + i * half_x - k * self.sun[0], 0.0, z + j * half_z - k * self.sun[2])
-                   for i in (-1, 1) for j in (-1, 1) for k in (0.0, length)]
+        corners = [
+            (x + i * half_x - k * self.sun[0], 0.0, z + j * half_z - k * self.sun[2])
+            for i in (-1, 1)
+            for j in (-1, 1)
+            for k in (0.0, length)
+        ]
         pixels = np.round(self.camera.project(np.array(corners))).astype(np.int32)
         cv2.fillConvexPoly(self.dark, cv2.convexHull(pixels), 255)
 

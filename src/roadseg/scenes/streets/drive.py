@@ -94,8 +94,11 @@ class Drive:
     def frame_items(self, frame: int) -> list[Item]:
         """All things of the street in a frame, z from its camera, in painting order; the plots come before them."""
         shift = self.step * frame
-        near = [Item(i.model, i.x, i.z - shift, i.heading, i.strip) for i in self.fixed
-                if (-3 if abs(i.x - self.lane) > 3 else 8) < i.z - shift < FAR]  # nobody walks into the car
+        near = [
+            Item(i.model, i.x, i.z - shift, i.heading, i.strip)
+            for i in self.fixed
+            if (-3 if abs(i.x - self.lane) > 3 else 8) < i.z - shift < FAR
+        ]  # nobody walks into the car
         near += [item for mover in self.movers for item in mover.items(frame) if -3 < item.z < FAR]
         return sorted(near, key=lambda item: (-abs(item.strip - self.lane), -item.z))
 

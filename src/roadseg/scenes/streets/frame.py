@@ -23,7 +23,7 @@ def draw_frame(
     drive: Drive, frame: int, height: int, width: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """(image uint8 [height, width, 3] RGB, ids uint8 [height, width] labelIds)."""
-    focal = 0.86 * width
+    focal = 1.15 * width
     tilt = 0.012 * float(rng.uniform(-1, 1))
     camera = Camera(
         focal=focal * GRAIN,

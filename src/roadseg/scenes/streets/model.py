@@ -47,8 +47,10 @@ class Model:
         self.parts = tuple(parts)
         self.points = np.concatenate([part.polygons.reshape(-1, 3) for part in self.parts])
         stops = np.cumsum([part.polygons.shape[0] * part.polygons.shape[1] for part in self.parts])
-        self.slices = tuple(slice(stop - part.polygons.shape[0] * part.polygons.shape[1], stop)
-                            for stop, part in zip(stops.tolist(), self.parts, strict=True))
+        self.slices = tuple(
+            slice(stop - part.polygons.shape[0] * part.polygons.shape[1], stop)
+            for stop, part in zip(stops.tolist(), self.parts, strict=True)
+        )
         self.sizes = tuple(float(np.ptp(part.polygons, axis=1).max()) for part in self.parts)
         self.reach = float(np.abs(self.points[:, (0, 2)]).max())
         self.half_width, self.half_length, self.height = half_width, half_length, height
@@ -90,8 +92,12 @@ def stroke(
     length = math.hypot(x1 - x0, y1 - y0) or 1.0
     nx, ny = -(y1 - y0) / length / 2, (x1 - x0) / length / 2
     last = width if end is None else end
-    return [(x0 + nx * width, y0 + ny * width), (x0 - nx * width, y0 - ny * width),
-            (x1 - nx * last, y1 - ny * last), (x1 + nx * last, y1 + ny * last)]
+    return [
+        (x0 + nx * width, y0 + ny * width),
+        (x0 - nx * width, y0 - ny * width),
+        (x1 - nx * last, y1 - ny * last),
+        (x1 + nx * last, y1 + ny * last),
+    ]
 
 
 def grid(boxes: Sequence[tuple[float, float, float, float]], at: float, along: bool) -> np.ndarray:

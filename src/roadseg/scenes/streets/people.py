@@ -52,8 +52,13 @@ def walker(rng: np.random.Generator) -> Model:
     return Model([Part(part.polygons * s, part.colour, part.label) for part in parts], 0.35 * s, 0.15, tall)
 
 
-def _rider(rng: np.random.Generator, hip: tuple[float, float], hand: tuple[float, float], foot: tuple[float, float],
-           helmet: bool) -> list[Part]:
+def _rider(
+    rng: np.random.Generator,
+    hip: tuple[float, float],
+    hand: tuple[float, float],
+    foot: tuple[float, float],
+    helmet: bool,
+) -> list[Part]:
     """Who sits with the hip, hand and foot there (forward, up)."""
     coat, trousers, skin = pick(rng, PAINTS), pick(rng, PAINTS), pick(rng, SKINS)
     neck = (hip[0] + 0.32, hip[1] + 0.56)
@@ -85,8 +90,14 @@ def _bicycle(rng: np.random.Generator) -> list[Part]:
         ring = np.concatenate([side(disc(*wheel, radius)), side(disc(*wheel, radius - 0.075))])
         parts.append(Part(ring, TYRE, None))
     crank, seat, bar = (-0.05, 0.36), (-0.2, 0.88), (0.4, 0.92)
-    tubes = [(rear, crank), (rear, (seat[0] + 0.02, 0.78)), (crank, seat), (crank, (0.38, 0.78)),
-             ((seat[0] + 0.02, 0.78), (0.38, 0.8)), (fore, bar)]
+    tubes = [
+        (rear, crank),
+        (rear, (seat[0] + 0.02, 0.78)),
+        (crank, seat),
+        (crank, (0.38, 0.78)),
+        ((seat[0] + 0.02, 0.78), (0.38, 0.8)),
+        (fore, bar),
+    ]
     parts += [Part(side(stroke(*a, *b, 0.08)), frame, BICYCLE) for a, b in tubes]
     parts.append(Part(side(stroke(bar[0], bar[1], bar[0] + 0.12, bar[1] + 0.1, 0.07)), TYRE, BICYCLE))
     parts.append(Part(side(stroke(seat[0] - 0.14, 0.92, seat[0] + 0.12, 0.9, 0.1)), TYRE, BICYCLE))

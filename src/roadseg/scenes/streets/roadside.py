@@ -49,8 +49,11 @@ def _windows(rng: np.random.Generator, start: float, stop: float, tall: float, f
     bays = max(1, int((stop - start) / rng.uniform(2.4, 3.4)))
     pitch, share = (stop - start) / bays, float(rng.uniform(0.42, 0.62))
     lows = np.arange(floor + 0.9, tall - 1.7, floor).tolist()
-    return [(start + pitch * (i + 0.5 - share / 2), start + pitch * (i + 0.5 + share / 2), low, low + floor * 0.52)
-            for low in lows for i in range(bays)]
+    return [
+        (start + pitch * (i + 0.5 - share / 2), start + pitch * (i + 0.5 + share / 2), low, low + floor * 0.52)
+        for low in lows
+        for i in range(bays)
+    ]
 
 
 def house(rng: np.random.Generator, colours: Palette, length: float, left: bool, tall: float | None = None) -> Model:
@@ -97,8 +100,10 @@ def wall(rng: np.random.Generator, colours: Palette, length: float, left: bool) 
     paint = vary(rng, colours.facades[int(rng.integers(len(colours.facades)))], 0.06)
     tall = float(rng.uniform(2.0, 3.4))
     street, end = (-1.0, 0.0, 0.0), (0.0, 0.0, -1.0)
-    parts = [Part(grid([(0.0, 0.4, 0.0, tall)], 0.0, False), paint, WALL, end),
-             Part(grid([(0.0, length, 0.0, tall)], 0.0, True), paint, WALL, street)]
+    parts = [
+        Part(grid([(0.0, 0.4, 0.0, tall)], 0.0, False), paint, WALL, end),
+        Part(grid([(0.0, length, 0.0, tall)], 0.0, True), paint, WALL, street),
+    ]
     stones: list[Box] = []
     others: list[Box] = []
     for row, low in enumerate(np.arange(0.0, tall - 0.3, 0.42).tolist()):
@@ -195,28 +200,41 @@ def sign(rng: np.random.Generator, colours: Palette) -> Model:
     kind, y = int(rng.integers(5)), float(rng.uniform(2.35, 2.8))
     parts = [Part(front(rect(-0.09, 0.09, 0.0, y)), colours.steel, POLE)]
     if kind == 0:
-        parts += [Part(front(disc(0.0, y, 0.46)), RED, SIGN), Part(front(disc(0.0, y, 0.34)), WHITE),
-                  Part(front(rect(-0.16, 0.16, y - 0.14, y + 0.14)), (40, 40, 42))]
+        parts += [
+            Part(front(disc(0.0, y, 0.46)), RED, SIGN),
+            Part(front(disc(0.0, y, 0.34)), WHITE),
+            Part(front(rect(-0.16, 0.16, y - 0.14, y + 0.14)), (40, 40, 42)),
+        ]
     elif kind == 1:
-        parts += [Part(front([(-0.55, y - 0.4), (0.55, y - 0.4), (0.0, y + 0.58)]), RED, SIGN),
-                  Part(front([(-0.34, y - 0.28), (0.34, y - 0.28), (0.0, y + 0.33)]), WHITE)]
+        parts += [
+            Part(front([(-0.55, y - 0.4), (0.55, y - 0.4), (0.0, y + 0.58)]), RED, SIGN),
+            Part(front([(-0.34, y - 0.28), (0.34, y - 0.28), (0.0, y + 0.33)]), WHITE),
+        ]
     elif kind == 2:
-        parts += [Part(front(disc(0.0, y, 0.46)), (36, 84, 168), SIGN),
-                  Part(front(stroke(-0.2, y - 0.2, 0.2, y + 0.2, 0.14)), WHITE)]
+        parts += [
+            Part(front(disc(0.0, y, 0.46)), (36, 84, 168), SIGN),
+            Part(front(stroke(-0.2, y - 0.2, 0.2, y + 0.2, 0.14)), WHITE),
+        ]
     elif kind == 3:
-        parts += [Part(front([(0.0, y - 0.6), (0.6, y), (0.0, y + 0.6), (-0.6, y)]), WHITE, SIGN),
-                  Part(front([(0.0, y - 0.42), (0.42, y), (0.0, y + 0.42), (-0.42, y)]), (236, 190, 40))]
+        parts += [
+            Part(front([(0.0, y - 0.6), (0.6, y), (0.0, y + 0.6), (-0.6, y)]), WHITE, SIGN),
+            Part(front([(0.0, y - 0.42), (0.42, y), (0.0, y + 0.42), (-0.42, y)]), (236, 190, 40)),
+        ]
     else:
         paint = pick(rng, ((36, 84, 168), (236, 200, 60), (238, 238, 234)))
         ink = WHITE if paint[0] < 120 else (40, 40, 44)
-        parts += [Part(front(rect(-0.9, 0.9, y - 0.4, y + 0.4)), paint, SIGN),
-                  Part(grid([(-0.7, 0.3, y + 0.08, y + 0.22), (-0.7, 0.6, y - 0.24, y - 0.1)], 0.0, False), ink)]
+        parts += [
+            Part(front(rect(-0.9, 0.9, y - 0.4, y + 0.4)), paint, SIGN),
+            Part(grid([(-0.7, 0.3, y + 0.08, y + 0.22), (-0.7, 0.6, y - 0.24, y - 0.1)], 0.0, False), ink),
+        ]
     return Model(parts, 0.1, 0.1, 2.8)
 
 
 def bin_(rng: np.random.Generator) -> Model:
     """A litter bin: void ("static")."""
     paint = tone(pick(rng, PAINTS), 0.8)
-    parts = [Part(front([(-0.26, 0.0), (0.26, 0.0), (0.32, 0.95), (-0.32, 0.95)]), paint, STATIC),
-             Part(front(rect(-0.35, 0.35, 0.9, 1.02)), tone(paint, 0.6), STATIC)]
+    parts = [
+        Part(front([(-0.26, 0.0), (0.26, 0.0), (0.32, 0.95), (-0.32, 0.95)]), paint, STATIC),
+        Part(front(rect(-0.35, 0.35, 0.9, 1.02)), tone(paint, 0.6), STATIC),
+    ]
     return Model(parts, 0.3, 0.3, 1.0)

@@ -35,16 +35,31 @@ WHITE: Colour = (236, 236, 232)
 
 # Rear bottom first, over the roof, to the front; "g" marks the faces that are glass.
 CARS: dict[str, tuple[Flat, str, float]] = {
-    "hatchback": ([(-1.95, 0.28), (-2.0, 0.92), (-1.6, 1.44), (0.2, 1.47), (1.0, 0.96), (1.9, 0.8), (2.0, 0.3)],
-                  "pgpgpp", 1.76),
-    "saloon": ([(-2.3, 0.3), (-2.3, 0.92), (-1.6, 0.97), (-1.05, 1.42), (0.25, 1.44), (1.1, 0.94), (2.15, 0.78),
-                (2.3, 0.3)], "ppgpgpp", 1.8),
-    "estate": ([(-2.3, 0.3), (-2.32, 0.95), (-2.0, 1.46), (0.3, 1.48), (1.15, 0.95), (2.15, 0.8), (2.3, 0.3)],
-               "pgpgpp", 1.8),
-    "offroad": ([(-2.2, 0.4), (-2.25, 1.08), (-2.05, 1.72), (0.35, 1.75), (1.05, 1.14), (2.1, 1.02), (2.2, 0.4)],
-                "pgpgpp", 1.9),
-    "van": ([(-2.5, 0.35), (-2.5, 1.2), (-2.4, 2.05), (1.2, 2.08), (2.0, 1.18), (2.45, 0.95), (2.5, 0.35)],
-            "pgpgpp", 1.95),
+    "hatchback": (
+        [(-1.95, 0.28), (-2.0, 0.92), (-1.6, 1.44), (0.2, 1.47), (1.0, 0.96), (1.9, 0.8), (2.0, 0.3)],
+        "pgpgpp",
+        1.76,
+    ),
+    "saloon": (
+        [(-2.3, 0.3), (-2.3, 0.92), (-1.6, 0.97), (-1.05, 1.42), (0.25, 1.44), (1.1, 0.94), (2.15, 0.78), (2.3, 0.3)],
+        "ppgpgpp",
+        1.8,
+    ),
+    "estate": (
+        [(-2.3, 0.3), (-2.32, 0.95), (-2.0, 1.46), (0.3, 1.48), (1.15, 0.95), (2.15, 0.8), (2.3, 0.3)],
+        "pgpgpp",
+        1.8,
+    ),
+    "offroad": (
+        [(-2.2, 0.4), (-2.25, 1.08), (-2.05, 1.72), (0.35, 1.75), (1.05, 1.14), (2.1, 1.02), (2.2, 0.4)],
+        "pgpgpp",
+        1.9,
+    ),
+    "van": (
+        [(-2.5, 0.35), (-2.5, 1.2), (-2.4, 2.05), (1.2, 2.08), (2.0, 1.18), (2.45, 0.95), (2.5, 0.35)],
+        "pgpgpp",
+        1.95,
+    ),
 }
 
 
@@ -63,8 +78,11 @@ def _wheels(forwards: tuple[float, ...], radius: float, half: float, label: int)
 
 def _under(half: float, radius: float, forward: float, label: int) -> Part:
     """Tyres and the dark below the body, seen along the road; drawn first, under everything."""
-    boxes = [(-half, -half + 0.24, 0.0, radius * 1.3), (half - 0.24, half, 0.0, radius * 1.3),
-             (-half + 0.24, half - 0.24, radius * 0.55, radius * 1.3)]
+    boxes = [
+        (-half, -half + 0.24, 0.0, radius * 1.3),
+        (half - 0.24, half, 0.0, radius * 1.3),
+        (-half + 0.24, half - 0.24, radius * 0.55, radius * 1.3),
+    ]
     return Part(grid(boxes, forward, along=False), (30, 30, 32), label)
 
 
@@ -83,8 +101,12 @@ def car(rng: np.random.Generator) -> Vehicle:
     roof = [p for p in profile if p[1] > 1.3]
     belt = profile[1][1] + 0.04
     tail = max(rear + 0.25, roof[0][0] - 0.3)
-    window = [(tail, belt), (profile[-3][0] - 0.15, belt), (roof[1][0] - 0.08, roof[1][1] - 0.1),
-              (roof[0][0] + 0.08, roof[0][1] - 0.1)]
+    window = [
+        (tail, belt),
+        (profile[-3][0] - 0.15, belt),
+        (roof[1][0] - 0.08, roof[1][1] - 0.1),
+        (roof[0][0] + 0.08, roof[0][1] - 0.1),
+    ]
     middle = (roof[0][0] + roof[1][0]) / 2 + 0.15
     parts = [_under(half - 0.05, 0.33, rear + 0.1, CAR), _under(half - 0.05, 0.33, nose - 0.1, CAR)]
     parts += prism(profile, width, colours, tone(paint, 0.96), CAR)
@@ -140,8 +162,10 @@ def truck(rng: np.random.Generator) -> Vehicle:
     cab = [_under(half - 0.05, 0.5, 0.9, TRUCK), *prism(nose, 2.3, [paint, paint, paint, GLASS, paint], paint, TRUCK)]
     cab += _mirrored([(-0.3, 1.6), (0.85, 1.6), (0.5, 2.5), (-0.3, 2.5)], 1.15, GLASS)
     cab += _wheels((0.1,), 0.5, 1.16, TRUCK)
-    cab += [Part(front(rect(-0.8, 0.8, 0.85, 1.35), 1.0), tone(paint, 0.5), None, ahead),
-            _pair(1.05, 0.35, 0.6, 0.82, 1.01, LAMP, rear=False)]
+    cab += [
+        Part(front(rect(-0.8, 0.8, 0.85, 1.35), 1.0), tone(paint, 0.5), None, ahead),
+        _pair(1.05, 0.35, 0.6, 0.82, 1.01, LAMP, rear=False),
+    ]
     body = [(-2.9, 0.95), (-2.9, top), (2.9, top), (2.9, 0.95)]
     load = [_under(half - 0.02, 0.5, -2.75, TRUCK), *prism(body, 2 * half, [cargo] * 3, tone(cargo, 0.97), TRUCK)]
     load += _mirrored(rect(-2.9, 2.9, 0.72, 0.97), half - 0.05, (44, 44, 48), TRUCK)
@@ -149,15 +173,23 @@ def truck(rng: np.random.Generator) -> Vehicle:
         ribs = [(f, f + 0.14, 1.0, top) for f in np.arange(-2.8, 2.8, 0.7).tolist()]
         load += [Part(grid(ribs, s * half, along=True), tone(cargo, 0.75), None, (s, 0.0, 0.0)) for s in (-1.0, 1.0)]
         load.append(Part(front([(-1.1, top), (1.1, top), (0.5, top + 0.5), (-0.2, top + 0.62)]), (128, 116, 98), TRUCK))
-        load.append(Part(grid([(a, a + 0.1, 1.0, top) for a in (-0.8, -0.05, 0.7)], -2.91, along=False),
-                         tone(cargo, 0.75), None, back))
+        load.append(
+            Part(
+                grid([(a, a + 0.1, 1.0, top) for a in (-0.8, -0.05, 0.7)], -2.91, along=False),
+                tone(cargo, 0.75),
+                None,
+                back,
+            )
+        )
     else:
         seams = [(-0.03, 0.03, 1.0, top), (-0.45, -0.4, 1.1, top - 0.1), (0.4, 0.45, 1.1, top - 0.1)]
         load.append(Part(grid(seams, -2.91, along=False), tone(cargo, 0.55), None, back))
         load += _mirrored(rect(-2.0, 1.6, 1.7, 2.6), half, pick(rng, PAINTS))
     load += _wheels((-1.9, -0.8), 0.5, half, TRUCK)
-    load += [Part(front(rect(-half, half, 0.62, 0.95), -2.91), (46, 46, 50), TRUCK, back),
-             _pair(half - 0.08, 0.4, 0.68, 0.88, -2.92, RED, rear=True)]
+    load += [
+        Part(front(rect(-half, half, 0.62, 0.95), -2.91), (46, 46, 50), TRUCK, back),
+        _pair(half - 0.08, 0.4, 0.68, 0.88, -2.92, RED, rear=True),
+    ]
     return [(Model(cab, 1.15, 0.95, 2.75), 3.95), (Model(load, half, 2.9, top), 0.0)]
 
 
@@ -176,19 +208,30 @@ def _carriage(paint: Colour, stripe: Colour, nose: float, reach: float) -> Model
     for s in (-1.0, 1.0):
         parts.append(Part(grid(posts, s * half, along=True), mix(GLASS, paint, 0.5), None, (s, 0.0, 0.0)))
         parts.append(Part(grid(doors, s * half, along=True), tone(stripe, 0.85), None, (s, 0.0, 0.0)))
-        parts.append(Part(grid([(f, f + 0.9, 1.2, 2.5) for f in (-2.25, 1.65)], s * half, along=True), GLASS, None,
-                          (s, 0.0, 0.0)))
+        parts.append(
+            Part(
+                grid([(f, f + 0.9, 1.2, 2.5) for f in (-2.25, 1.65)], s * half, along=True), GLASS, None, (s, 0.0, 0.0)
+            )
+        )
     parts.append(Part(grid([(-2.5, 1.5, tall, tall + 0.35)], 0.0, along=True), (132, 134, 138), TRAIN))
     if nose:
         end = length + nose + 0.01
-        parts += [Part(front(rect(-1.05, 1.05, 1.05, 2.3), length + nose * 0.36), GLASS, None, (0.0, 0.3, 1.0)),
-                  Part(front(rect(-half, half, 0.5, 0.8), end), stripe, None, (0.0, 0.0, 1.0)),
-                  Part(front(rect(-0.55, 0.55, 2.55, 2.9), length + 0.3), (255, 170, 40), None, (0.0, 0.3, 1.0), True),
-                  _pair(half - 0.15, 0.3, 0.85, 1.1, end, LAMP, rear=False),
-                  Part(front(disc(0.0, 3.12, 0.13), length + 0.1), LAMP, None, (0.0, 0.0, 1.0), True)]
+        parts += [
+            Part(front(rect(-1.05, 1.05, 1.05, 2.3), length + nose * 0.36), GLASS, None, (0.0, 0.3, 1.0)),
+            Part(front(rect(-half, half, 0.5, 0.8), end), stripe, None, (0.0, 0.0, 1.0)),
+            Part(front(rect(-0.55, 0.55, 2.55, 2.9), length + 0.3), (255, 170, 40), None, (0.0, 0.3, 1.0), True),
+            _pair(half - 0.15, 0.3, 0.85, 1.1, end, LAMP, rear=False),
+            Part(front(disc(0.0, 3.12, 0.13), length + 0.1), LAMP, None, (0.0, 0.0, 1.0), True),
+        ]
     if reach:
-        arm = [(0.0, tall + 0.3), (0.12, tall + 0.3), (0.8, tall + 0.95), (0.1, tall + reach), (0.0, tall + reach),
-               (0.66, tall + 0.95)]
+        arm = [
+            (0.0, tall + 0.3),
+            (0.12, tall + 0.3),
+            (0.8, tall + 0.95),
+            (0.1, tall + reach),
+            (0.0, tall + reach),
+            (0.66, tall + 0.95),
+        ]
         parts.append(Part(side(arm), (44, 46, 50), TRAIN))
         parts.append(Part(front(rect(-0.8, 0.8, tall + reach, tall + reach + 0.08)), (44, 46, 50), TRAIN))
     return Model(parts, half, length + nose, tall)
