@@ -251,7 +251,7 @@ def test_the_first_promotion_and_all_its_records(project, unique):
         "**good: mIoU 81.8%, p95 2.0 ms",
         "| fair |",
         "28.",
-        "within 60 ms",
+        f"within {config.read().target.budget_ms:g} ms",
         "| class | floor | good | fair |",
     ):
         assert text in description

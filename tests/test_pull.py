@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from roadseg import tracking
+from roadseg import config, tracking
 from roadseg.errors import UserError
 from roadseg.stages import pull
 from tests import brightest
@@ -83,7 +83,7 @@ def test_without_a_name_the_only_model_is_meant(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="http://here has none"):
         pull._only(One())
     shutil.copy(PROJECT / "params.yaml", tmp_path)
-    assert pull._only(One("a", "b")) == "roadseg-cityscapes19-cpu-60ms", "params.yaml's target"
+    assert pull._only(One("a", "b")) == config.read().target.registered_name("cityscapes19"), "params.yaml's target"
 
 
 @pytest.mark.parametrize(
