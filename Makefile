@@ -21,7 +21,8 @@ setup: .venv/.stamp ## the environment, in .venv/
 
 .venv/.stamp: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true # as pip does it, but on every core
 	@touch $@
 
 repro: setup ## the whole line, from nothing to a registered champion

@@ -67,7 +67,8 @@ class MlflowRun:
 
     def dataset(self, frame: "pd.DataFrame", name: str, digest: str, context: str = "training") -> None:
         source = LocalArtifactDatasetSource(f"dvc:{digest}")  # a name, not a place on this disk
-        data = from_pandas(frame, source=source, name=name, digest=digest)
+        whole = frame.select_dtypes("integer").columns  # MLflow warns of these: they could not hold a missing value
+        data = from_pandas(frame.astype(dict.fromkeys(whole, float)), source=source, name=name, digest=digest)
         entry = DatasetInput(data._to_mlflow_entity(), [InputTag(MLFLOW_DATASET_CONTEXT, context)])
         self._client.log_inputs(self.id, datasets=[entry])
 
