@@ -31,7 +31,6 @@ def running_server(record: Path = SERVER_RECORD) -> str | None:
 for _name, _value in {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # its first start, on a busy machine, takes over 20
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
 }.items():
     os.environ.setdefault(_name, _value)

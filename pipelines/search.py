@@ -10,7 +10,7 @@ from prefect.utilities.annotations import quote
 from rich.console import Console
 from rich.progress import Progress
 
-from pipelines import runs
+from pipelines import runs, server
 from roadseg import tracking
 from roadseg.config import Config, read
 from roadseg.errors import reported
@@ -60,7 +60,8 @@ def main() -> None:
     with reported("search"), stage("search") as running:
         config = read()
         search.check(config)
-        run(quote(config), quote(running))
+        with server.api():
+            run(quote(config), quote(running))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 from rich.progress import track
 
-from pipelines import runs
+from pipelines import runs, server
 from roadseg import tracking
 from roadseg.config import Config, read
 from roadseg.errors import reported
@@ -42,7 +42,7 @@ def run(config: Config, running: Stage) -> None:
 
 
 def main() -> None:
-    with reported("train"), stage("train") as running:
+    with reported("train"), stage("train") as running, server.api():
         run(quote(read()), quote(running))
 
 
