@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import prefect
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from pipelines.processes import group
@@ -36,11 +37,16 @@ def api() -> Iterator[str]:
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(prefect.__module_path__.parent), "--factory"]
     command += ["prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", port, "--log-level", "error"]
-    with group(command, cwd=Path.cwd(), environment={**os.environ, **ALONE}, output=subprocess.DEVNULL) as server:
+    with group(
+        command, cwd=Path.cwd(), environment={**os.environ, **ALONE}, output=subprocess.DEVNULL, grace_s=3.0
+    ) as server:
         address = f"http://127.0.0.1:{port}/api"
         _wait(server, f"{address}/health")
         with temporary_settings({PREFECT_API_URL: address}):
-            yield address
+            try:
+                yield address
+            finally:
+                APILogWorker.drain_all(timeout=10)  # the runs' last lines, while there is somebody to take them
 
 
 def _wait(server: "subprocess.Popen[str]", health: str) -> None:
