@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/images/ from the running UIs: `python docs/screenshots.py`, while `make up` runs.
+"""Takes the pictures of docs/images/ from the running UIs: `python -m docs.screenshots`, while `make up` runs.
 
 In: a project with a finished line. Out: deployment.png (the schedule), retrain.png (a run with its stages), report.png,
 failed.png, compare.png (MLflow's trials side by side), champion.png (the registered version with its alias). It starts
