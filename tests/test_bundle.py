@@ -104,7 +104,7 @@ def test_bundle_is_complete_and_says_where_it_comes_from(project):
         "b.png": {"image_sha256": "ib", "label_sha256": "lb"},
     }
     assert content["space"]["colours"][0] == list(SPACE.colours[0])
-    assert content["model"] == config.read().target.registered_name("cityscapes19")
+    assert content["model"] == config.read(PROJECT / "params.yaml").target.registered_name("cityscapes19")
     assert content["metrics"]["protocol"]["pretraining"] == "none"
 
 
