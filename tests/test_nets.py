@@ -84,7 +84,7 @@ def test_a_small_crop_trains_and_the_running_statistics_serve(name: str) -> None
     image = images(4, 32, 64) * 0.3
     target = (torch.arange(64) >= torch.tensor([16, 24, 40, 48])[:, None])[:, None].expand(4, 32, 64).long()
     image += target[:, None] * 2.0 - 1.0
-    for _ in range(30):
+    for _ in range(60):  # after 30, DDRNet's running statistics still trail its weights: 0.69 to 0.96 over five seeds
         optimizer.zero_grad()
         functional.cross_entropy(net(image)[0], target).backward()
         optimizer.step()
