@@ -135,3 +135,12 @@ def test_digest_knows_which_module_and_not_their_order(project: Path) -> None:
 def test_the_real_package_is_where_it_says() -> None:
     assert closure.files(["roadseg.closure"]) == [Path("src/roadseg/closure.py")]
     assert set(closure.closure("roadseg.config")) == {"roadseg", "roadseg.config", "roadseg.errors"}
+
+
+def test_rewriting_the_graph_mends_its_code_lists_and_nothing_else() -> None:
+    graph = Path("dvc.yaml").read_text(encoding="utf-8")
+    broken = graph.replace("        - src/roadseg/scenes/download.py\n", "").replace(
+        "      - src/roadseg/losses.py\n", "      - src/roadseg/losses.py\n      - src/roadseg/nobody.py\n"
+    )
+    assert broken != graph
+    assert closure.rewritten(broken) == graph

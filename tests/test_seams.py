@@ -133,7 +133,7 @@ def test_code_dependencies_are_the_import_closure(stages: list[Stage]) -> None:
         needed = set(closure.of_stage(name_of(stage)))
         assert listed == needed, (
             f"{stage.name}: dvc.yaml lacks {sorted(map(str, needed - listed))} and has "
-            f"{sorted(map(str, listed - needed))} too many: see `python -m roadseg.closure {name_of(stage)}`"
+            f"{sorted(map(str, listed - needed))} too many: `python -m roadseg.closure` mends it"
         )
 
 

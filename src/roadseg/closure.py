@@ -1,19 +1,17 @@
 """Which of our own modules a module needs, read from the source without running it.
 
 Two users: dvc.yaml, whose stages name their code as dependencies (tests/test_seams.py compares), and the latency table,
-which is timed again only when a network's code has changed. To get the lines of every stage, or of those named:
+which is timed again only when a network's code has changed. After a change of imports, write dvc.yaml's lists anew:
 
-    python -m roadseg.closure [STAGE ...]
+    python -m roadseg.closure
 """
 
 import ast
 import hashlib
-import sys
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-
-import yaml
 
 from roadseg.errors import UserError
 
@@ -147,6 +145,22 @@ def of_stage(name: str) -> list[Path]:
     return sorted([*code, *(table.relative_to(SOURCE.parent) for table in tables)])
 
 
+def rewritten(graph: str) -> str:
+    """dvc.yaml's text with the code dependencies of every stage as `of_stage` gives them; all else as it was."""
+    lines, stage, listed = [], "", False
+    for line in graph.splitlines():
+        if found := re.fullmatch(r"  (\w+):", line):
+            stage = found[1]
+        if found := re.match(r"( +- )(src|pipelines)/", line):
+            if not listed:
+                lines += [f"{found[1]}{path}" for path in of_stage(stage)]
+            listed = True
+            continue
+        listed = False
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]:
-        print(f"{name}:", *(f"      - {path}" for path in of_stage(name)), sep="\n")
+    path = Path("dvc.yaml")
+    path.write_text(rewritten(path.read_text(encoding="utf-8")), encoding="utf-8")
