@@ -19,6 +19,7 @@ import pooch
 import requests
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn, track
 
+from roadseg import paths
 from roadseg.errors import UserError
 from roadseg.scenes.sources import Source
 
@@ -33,14 +34,15 @@ def archive_of(name: str, source: Source, by_hand: Path | None, mirror: str | No
     """
     help_ = f"download {source.archive} from {source.page} and name its path in params.yaml, sources.{name}.archive"
     if by_hand is not None:
-        if not by_hand.expanduser().is_file():
+        given = paths.home() / by_hand.expanduser()  # a retrain works in a folder of its own
+        if not given.is_file():
             raise UserError(f"{by_hand} (params.yaml, sources.{name}.archive) is not there: {help_}")
-        return by_hand.expanduser()
+        return given
     if mirror is None:
         return _download(str(source.url), downloads, help_)
     if re.match(r"https?://", mirror):
         return _download(f"{mirror.rstrip('/')}/{name}/{source.archive}", downloads, help_)
-    path = Path(mirror).expanduser() / name / str(source.archive)
+    path = paths.home() / Path(mirror).expanduser() / name / str(source.archive)
     if not path.is_file():
         raise UserError(f"{path} is not there (ROADSEG_MIRROR, or params.yaml, data.mirror): put it there, or {help_}")
     return path

@@ -1,7 +1,7 @@
 """The finalists at full budget, each from its last checkpoint.
 
 Reads models/search/finalists.json and data/profile/; writes models/train/: finalists/NAME/{weights.pt, recipe.json},
-curves.csv and metrics.json. Checkpoints live in .state/checkpoints/ until the training's input changes.
+curves.csv and metrics.json. Checkpoints live in .state/checkpoints/, named by the training's whole input.
 
 `pipelines/train.py` decides when each finalist runs; this file says how one is trained.
 """
@@ -31,7 +31,7 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
 
     The checkpoint holds the training's state, the curve so far and the best averaged weights by validation mIoU.
     """
-    key = training.key(config, train=asdict(recipe), epochs=config.train.epochs)
+    key = _key(config, recipe)
     path = paths.state("checkpoints", f"{key}.pt")
     learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
     curve: list[dict[str, float]] = []
@@ -40,7 +40,7 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
         learner.load(saved["training"])
         curve = saved["curve"]
     tags = {"roadseg.network": recipe.network, "roadseg.finalist": recipe.name}
-    params = asdict(recipe) | {"epochs": config.train.epochs}
+    params = training.settings(config, recipe, epochs=config.train.epochs)
     reports = max(1, round(config.train.epochs))
     with parent.child(key, f"finalist-{recipe.name}", params, tags) as run:
         for report in course.fit(learner, recipe, reports=reports):
@@ -64,6 +64,10 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
     return path
 
 
+def _key(config: Config, recipe: Recipe) -> str:
+    return training.key(config, train=asdict(recipe), epochs=config.train.epochs)
+
+
 def write(config: Config, course: Course, trained: dict[Recipe, Path], running: Stage) -> None:
     """Places models/train/ from the finalists' checkpoints."""
     folder = running.folder(paths.TRAIN / "finalists")
@@ -76,7 +80,8 @@ def write(config: Config, course: Course, trained: dict[Recipe, Path], running: 
         home = folder / recipe.name
         home.mkdir()
         checkpoint.save(home / "weights.pt", learner.ema.net.state_dict())
-        described = training.describe(recipe, course, epochs=config.train.epochs, val=result)
+        epochs, key = config.train.epochs, _key(config, recipe)
+        described = training.describe(recipe, course, key=key, epochs=epochs, val=result)
         (home / "recipe.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         curves.append(pd.DataFrame(saved["curve"]).assign(finalist=recipe.name))
         summary[recipe.name] = {"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy}
