@@ -10,8 +10,7 @@ from rich.progress import track
 from pipelines import runs, server
 from roadseg import tracking
 from roadseg.config import Config, read
-from roadseg.engine import Diverged
-from roadseg.errors import StageFailure, reported
+from roadseg.errors import reported
 from roadseg.stages import train
 from roadseg.stages.stage import Stage, stage
 from roadseg.stages.training import Course, Recipe
@@ -35,16 +34,12 @@ def run(config: Config, running: Stage) -> None:
         tracker.parent(kind="search", key=study, name=f"search-{course.space.name}-{study}") as parent,
         runs.turn_on(course.device),
     ):
-        trained, diverged = {}, []
-        for recipe in track(recipes, description="finalists"):
+
+        def one(recipe: Recipe) -> Path:
             task_run = finalist.with_options(task_run_name=recipe.name)
-            try:
-                trained[recipe] = task_run(quote(config), quote(course), quote(recipe), quote(parent))
-            except Diverged as error:  # the others may still do
-                diverged.append(f"{recipe.name}: {error}")
-                print(f"left out: {diverged[-1]}")
-        if not trained:
-            raise StageFailure(f"train: {'; '.join(diverged)}: lower search.learning_rate.high in params.yaml")
+            return task_run(quote(config), quote(course), quote(recipe), quote(parent))
+
+        trained = train.each(track(recipes, description="finalists"), one)
         train.write(config, course, trained, running)
 
 

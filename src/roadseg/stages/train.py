@@ -7,6 +7,7 @@ curves.csv and metrics.json. Checkpoints live in .state/checkpoints/, named by t
 """
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pandas as pd
 
 from roadseg import checkpoint, figures, paths
 from roadseg.config import Config
+from roadseg.engine import Diverged
+from roadseg.errors import StageFailure
 from roadseg.stages import training
 from roadseg.stages.stage import Stage
 from roadseg.stages.training import Course, Recipe
@@ -64,6 +67,24 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
     return path
 
 
+def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recipe, Path]:
+    """What `run` returns for each recipe. One that diverges is left out, with a line that says so.
+
+    Raises:
+        StageFailure: all of them did.
+    """
+    trained, diverged = {}, []
+    for recipe in recipes:
+        try:
+            trained[recipe] = run(recipe)
+        except Diverged as error:
+            diverged.append(f"{recipe.name}: {error}")
+            print(f"left out: {diverged[-1]}")
+    if not trained:
+        raise StageFailure(f"train: {'; '.join(diverged)}: lower search.learning_rate.high in params.yaml")
+    return trained
+
+
 def _key(config: Config, recipe: Recipe) -> str:
     return training.key(config, train=asdict(recipe), epochs=config.train.epochs)
 
@@ -71,7 +92,7 @@ def _key(config: Config, recipe: Recipe) -> str:
 def write(config: Config, course: Course, trained: dict[Recipe, Path], running: Stage) -> None:
     """Places models/train/ from the finalists' checkpoints."""
     folder = running.folder(paths.TRAIN / "finalists")
-    curves, summary = [], {}
+    curves, summary = [], []
     for recipe, path in trained.items():
         saved = checkpoint.load(path)
         learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
@@ -84,6 +105,7 @@ def write(config: Config, course: Course, trained: dict[Recipe, Path], running: 
         described = training.describe(recipe, course, key=key, epochs=epochs, val=result)
         (home / "recipe.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         curves.append(pd.DataFrame(saved["curve"]).assign(finalist=recipe.name))
-        summary[recipe.name] = {"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy}
+        summary.append((result.miou, result.pixel_accuracy))
     pd.concat(curves).to_csv(running.aside(paths.TRAIN / "curves.csv"), index=False)
-    running.json(paths.TRAIN / "metrics.json", summary)
+    miou, accuracy = max(summary)  # of the best, without its name, so that experiments line up
+    running.json(paths.TRAIN / "metrics.json", {"best_val_miou": miou, "best_val_pixel_accuracy": accuracy})
