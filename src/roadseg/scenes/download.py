@@ -34,7 +34,7 @@ def archive_of(name: str, source: Source, by_hand: Path | None, mirror: str | No
     """
     help_ = f"download {source.archive} from {source.page} and name its path in params.yaml, sources.{name}.archive"
     if by_hand is not None:
-        given = paths.home() / by_hand.expanduser()  # a retrain works in a folder of its own
+        given = paths.of_home(by_hand)
         if not given.is_file():
             raise UserError(f"{by_hand} (params.yaml, sources.{name}.archive) is not there: {help_}")
         return given
@@ -42,7 +42,7 @@ def archive_of(name: str, source: Source, by_hand: Path | None, mirror: str | No
         return _download(str(source.url), downloads, help_)
     if re.match(r"https?://", mirror):
         return _download(f"{mirror.rstrip('/')}/{name}/{source.archive}", downloads, help_)
-    path = paths.home() / Path(mirror).expanduser() / name / str(source.archive)
+    path = paths.of_home(Path(mirror)) / name / str(source.archive)
     if not path.is_file():
         raise UserError(f"{path} is not there (ROADSEG_MIRROR, or params.yaml, data.mirror): put it there, or {help_}")
     return path
