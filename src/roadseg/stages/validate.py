@@ -94,11 +94,11 @@ def split_table(scenes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"where": [*sources.SPLITS], "labelled": [int(labelled.get(s, 0)) for s in sources.SPLITS]})
 
 
-def sequence_table(scenes: pd.DataFrame) -> pd.DataFrame:
+def sequence_table(config: Config, scenes: pd.DataFrame) -> pd.DataFrame:
     """A row a sequence: the splits that it is in, and why where the source's official splits are known for it."""
     rows = []
     for (source, sequence), group in scenes.groupby(["source", "sequence"]):
-        known = sources.get(str(source)).straddling.get(str(sequence), "")
+        known = sources.get(config, str(source)).straddling.get(str(sequence), "")
         first = group.groupby("split", sort=False)["image"].first()
         where = f"{sequence} of {source}: {' and '.join(first)}" + (f": {known}" if known else "")
         rows.append((where, len(first), known))
@@ -109,7 +109,8 @@ def class_table(config: Config) -> pd.DataFrame:
     """classes.csv without what may be missing: classes waived by name, and those that no source's table leads to."""
     table = _read("classes.csv")
     space = sources.space_of(config)
-    never = set.intersection(*(set(space.table(source).absent) for source in config.data.sources))
+    tables = (space.table(sources.get(config, name).labels(paths.RAW / name)) for name in config.data.sources)
+    never = set.intersection(*(set(table.absent) for table in tables))
     table = table[~table["class_name"].isin(never | set(config.validate_.classes_absent))].copy()
     table["where"] = table["class_name"] + " in " + table["split"]
     return table
@@ -212,7 +213,7 @@ def suites(config: Config, scenes: pd.DataFrame) -> dict[str, tuple[pd.DataFrame
     return {
         "splits": (split_table(scenes), split_checks()),
         "scenes": (scenes, scene_checks(config.validate_.void_share)),
-        "sequences": (sequence_table(scenes), sequence_checks()),
+        "sequences": (sequence_table(config, scenes), sequence_checks()),
         "classes": (class_table(config), class_checks()),
     }
 
