@@ -34,10 +34,12 @@ def run(config: Config, running: Stage) -> None:
         tracker.parent(kind="search", key=study, name=f"search-{course.space.name}-{study}") as parent,
         runs.turn_on(course.device),
     ):
-        trained = {}
-        for recipe in track(recipes, description="finalists"):
+
+        def one(recipe: Recipe) -> Path:
             task_run = finalist.with_options(task_run_name=recipe.name)
-            trained[recipe] = task_run(quote(config), quote(course), quote(recipe), quote(parent))
+            return task_run(quote(config), quote(course), quote(recipe), quote(parent))
+
+        trained = train.each(track(recipes, description="finalists"), one)
         train.write(config, course, trained, running)
 
 

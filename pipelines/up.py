@@ -126,7 +126,9 @@ def up(prefect_port: int, mlflow_port: int) -> None:
         while True:
             for name, process in {"prefect": prefect, "serve": serving}.items():
                 if process.poll() is not None:
-                    raise StageFailure(f"{name} ended: see {paths.state('logs', f'{name}.log')}")
+                    log = paths.state("logs", f"{name}.log")
+                    last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"])[-1]
+                    raise StageFailure(f"{name} ended, saying: {last} (more in {log})")
             time.sleep(0.5)
 
 

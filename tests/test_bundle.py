@@ -57,6 +57,7 @@ def candidate(model, forms=None, chosen=0):
         "loss": "focal",
         "crop": 0.75,
         "learning_rate": 0.01,
+        "training": "0123456789ab",
         "onnx": str(model),
         "onnx_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         "input": {"height": 24, "width": 32},

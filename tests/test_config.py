@@ -51,12 +51,14 @@ def test_every_section_is_frozen_and_forbids_unknown_keys(values: dict[str, Any]
     ("section", "key", "value", "says"),
     [
         ("train", "epochs", 0, "train.epochs: Input should be greater than 0 (it is 0)"),
-        ("train", "epoch", 3, "train.epoch: Extra inputs are not permitted (it is 3)"),
+        ("train", "epoch", 3, "train.epoch: there is no such key (it is 3)"),
         ("train", "schedule", "cosine", "train.schedule: Input should be 'poly' or 'one_cycle' (it is 'cosine')"),
         ("train", "ema", 1.0, "train.ema: Input should be less than 1 (it is 1.0)"),
         ("data", "sources", [], "data.sources: Tuple should have at least 1 item after validation, not 0 (it is [])"),
         ("validate", "void_share", 1.5, "validate.void_share: Input should be less than or equal to 1 (it is 1.5)"),
         ("target", "engines", ["tensorrt"], "target.engines.0: Input should be 'onnxruntime' or 'openvino'"),
+        ("target", "name", "a/b", "target.name: String should match pattern"),
+        ("retrain", "timezone", "Mars", "retrain.timezone: Value error, this is no time zone's IANA name"),
         ("search", "crops", [1.5], "search.crops.0: Input should be less than or equal to 1 (it is 1.5)"),
     ],
 )
@@ -79,7 +81,13 @@ def test_a_range_the_wrong_way_round(values: dict[str, Any], tmp_path: Path) -> 
 
 def test_a_missing_key_is_named(values: dict[str, Any], tmp_path: Path) -> None:
     del values["target"]["budget_ms"]
-    with pytest.raises(UserError, match=r"target\.budget_ms: Field required"):
+    with pytest.raises(UserError, match=r"target\.budget_ms: this key is missing$"):
+        read(values, tmp_path)
+
+
+def test_a_misspelt_key_is_what_is_named(values: dict[str, Any], tmp_path: Path) -> None:
+    values["search"]["trialz"] = values["search"].pop("trials")
+    with pytest.raises(UserError, match=r"search\.trialz: there is no such key \(it is \d+\)$"):
         read(values, tmp_path)
 
 

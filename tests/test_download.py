@@ -75,6 +75,16 @@ def test_by_hand_comes_before_a_mirror_and_a_mirror_before_the_web(archive: Path
     assert not (tmp_path / "d").exists()
 
 
+def test_relative_places_are_the_home_projects(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retrain runs in a worktree of its own; params.yaml's paths are still the project's."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("ROADSEG_HOME", str(tmp_path))
+    assert download.archive_of("camvid", CAMVID, None, "mirror", tmp_path / "d") == archive
+    by_hand = archive.relative_to(tmp_path)
+    assert download.archive_of("camvid", CAMVID, by_hand, None, tmp_path / "d") == archive
+
+
 def test_a_missing_archive_says_which_where_from_and_where_to(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         download.archive_of("camvid", CAMVID, tmp_path / "none.zip", None, tmp_path)

@@ -56,7 +56,7 @@ def scenes(split):
 def finalist(root, name, network="enet"):
     folder = root / name
     folder.mkdir(parents=True)
-    recipe = {"name": name, "network": network, "loss": "focal", "crop": 0.5, "learning_rate": 0.01}
+    recipe = {"name": name, "network": network, "loss": "focal", "crop": 0.5, "learning_rate": 0.01, "training": "0123"}
     recipe |= {"space": SPACE.name, "mean": [0.5] * 3, "std": [0.25] * 3, "val_miou": 0.5}
     (folder / "recipe.json").write_text(json.dumps(recipe))
     return folder
@@ -138,12 +138,16 @@ def test_stage_writes_what_promote_and_dvc_read(project):
     files = {path.relative_to(paths.EVALUATE).as_posix() for path in paths.EVALUATE.rglob("*") if path.is_file()}
     assert files == {
         *("candidates.json", "metrics.json", "classes.csv", "confusion.csv", "latency.csv", "frontier.csv"),
+        "leader.csv",
         *("confusion.png", "frontier.png", "scenes/right.npz"),
         *("overlays/best.png", "overlays/median.png", "overlays/worst.png"),
     }
     confusion = pd.read_csv(paths.EVALUATE / "confusion.csv")
     assert confusion.groupby("split")["pixels"].sum().to_dict() == {"val": labelled, "test": labelled}
     assert pd.read_csv(paths.EVALUATE / "latency.csv")["chosen"].sum() == 1
+    leader = pd.read_csv(paths.EVALUATE / "leader.csv").set_index("class")
+    assert list(leader.index) == list(SPACE.classes)
+    assert leader["val_iou"].mean() == pytest.approx(candidate["val"]["miou"])
 
 
 def test_no_exported_finalist_is_said(project):

@@ -4,7 +4,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from roadseg.deploy import engines, latency
+from roadseg.deploy import engines, latency, timings
 from roadseg.deploy.engines import Form
 from roadseg.errors import UserError
 from tests import brightest
@@ -105,7 +105,7 @@ def test_certificate_of_a_real_session_says_where_and_what(tmp_path, quick):
 
 @pytest.fixture
 def counted(tmp_path, monkeypatch, quick):
-    """`latency.table` in an empty project with stand-ins for exporting; the list of networks that were exported."""
+    """`timings.table` in an empty project with stand-ins for exporting; the list of networks that were exported."""
     exported = []
 
     def random(network, classes, height, width, path):
@@ -113,7 +113,7 @@ def counted(tmp_path, monkeypatch, quick):
         brightest.write(path, height, width)
 
     monkeypatch.setenv("ROADSEG_HOME", str(tmp_path))
-    monkeypatch.setattr(latency, "_random", random)
+    monkeypatch.setattr(timings, "_random", random)
     return exported
 
 
@@ -121,7 +121,7 @@ FORMS = [Form("onnxruntime", "float32", 1, "cpu"), Form("openvino", "float32", 1
 
 
 def test_table_times_each_network_and_form_once(counted):
-    rows = latency.table(["enet", "fastscnn"], 5, 24, 32, FORMS)
+    rows = timings.table(["enet", "fastscnn"], 5, 24, 32, FORMS)
     assert [(row["network"], row["engine"]) for row in rows] == [
         ("enet", "onnxruntime"),
         ("enet", "openvino"),
@@ -130,36 +130,55 @@ def test_table_times_each_network_and_form_once(counted):
     ]
     assert all(row["p95_ms"] > 0 and row["height"] == 24 and row["precision"] == "float32" for row in rows)
     assert counted == ["enet", "fastscnn"]
-    assert latency.table(["enet", "fastscnn"], 5, 24, 32, FORMS) == rows
+    assert timings.table(["enet", "fastscnn"], 5, 24, 32, FORMS) == rows
     assert counted == ["enet", "fastscnn"]
 
 
 @pytest.mark.parametrize("change", ["classes", "size", "code", "device", "versions"])
 def test_table_times_again_what_could_have_changed(counted, monkeypatch, change):
-    latency.table(["enet"], 5, 24, 32, FORMS[:1])
+    timings.table(["enet"], 5, 24, 32, FORMS[:1])
     classes, height = 5, 24
     if change == "classes":
         classes = 6
     if change == "size":
         height = 48
     if change == "code":
-        monkeypatch.setattr(latency.closure, "digest", lambda modules: "another")
+        monkeypatch.setattr(timings.closure, "digest", lambda modules: "another")
     if change == "device":
-        monkeypatch.setattr(latency.device, "fingerprint", lambda device: {"cpu": "another"})
+        monkeypatch.setattr(timings.device, "fingerprint", lambda device: {"cpu": "another"})
     if change == "versions":
-        monkeypatch.setattr(latency.device, "versions", lambda: {"onnxruntime": "another"})
-    latency.table(["enet"], classes, height, 32, FORMS[:1])
+        monkeypatch.setattr(timings.device, "versions", lambda: {"onnxruntime": "another"})
+    timings.table(["enet"], classes, height, 32, FORMS[:1])
     assert counted == ["enet", "enet"]
 
 
 def test_a_sisters_code_does_not_make_a_timing_stale(monkeypatch):
     digested = []
-    monkeypatch.setattr(latency.closure, "digest", lambda modules: str(digested.extend(modules)))
-    latency._key("enet", 5, 24, 32, FORMS[0])
+    monkeypatch.setattr(timings.closure, "digest", lambda modules: str(digested.extend(modules)))
+    timings._key("enet", 5, 24, 32, FORMS[0])
     assert {"roadseg.nets.enet", "roadseg.nets.blocks", "roadseg.deploy.run"} <= set(digested)
     assert not {"roadseg.nets.fastscnn", "roadseg.nets.ddrnet"} & set(digested)
 
 
 def test_unknown_network_names_what_there_is(counted):
     with pytest.raises(UserError, match="no network 'unet' to time: choose from enet"):
-        latency.table(["unet"], 5, 24, 32, FORMS)
+        timings.table(["unet"], 5, 24, 32, FORMS)
+
+
+def test_an_unstable_row_over_the_budget_is_timed_again_and_the_best_is_kept(counted, monkeypatch):
+    rows = iter([(9.0, False), (7.0, False), (8.0, False), (4.0, True), (1.0, True)])
+
+    def timed(model, form):
+        p95, stable = next(rows)
+        return dict.fromkeys(timings.COLUMNS, 0) | {"p95_ms": p95, "stable": stable}
+
+    monkeypatch.setattr(timings, "_timed", timed)
+
+    def once():
+        (row,) = timings.table(["enet"], 5, 24, 32, FORMS[:1], budget_ms=5.0)
+        return row["p95_ms"], row["stable"]
+
+    assert once() == (7.0, False), "three times, then the best of them"
+    assert once() == (4.0, True), "asked anew, it is tried again"
+    assert once() == (4.0, True), "what fits is not"
+    assert next(rows) == (1.0, True)

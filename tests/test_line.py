@@ -190,6 +190,7 @@ def test_metrics_and_plots_tell_the_story(project: Project) -> None:
     assert set(files) == {f"models/{name}.json" for name in names}
     page = project.run("dvc", "plots", "show", "-o", "out/plots")
     assert "out/plots/index.html" in page
+    assert "WARNING" not in page and "could not find" not in page, page
     assert list((project.folder / "out/plots").rglob("*.png"))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,3 +112,14 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         pack([replace(scene, image=broken)])
     with pytest.raises(UserError, match=r"a\.png is a mask of mode RGB, must be 8-bit grey"):
         pack([replace(scene, label=scene.image)])
+
+
+def test_what_nobody_opened_for_long_goes_when_another_is_built(tmp_path: Path) -> None:
+    scenes = [drawn(tmp_path, name, (8, 8)) for name in ("a", "bb", "ccc")]
+    old, used = pack(scenes[:1]).folder, pack(scenes[1:2]).folder
+    month_ago = time.time() - 30 * 86400
+    for folder in (old, used):
+        os.utime(folder, (month_ago, month_ago))
+    pack(scenes[1:2])  # opening it is using it
+    pack(scenes[2:])
+    assert (old.exists(), used.exists()) == (False, True)

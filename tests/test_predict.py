@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from roadseg.deploy import run
 from roadseg.deploy.predict import predict
 from roadseg.errors import UserError
 from tests import brightest
@@ -63,10 +64,31 @@ def test_what_is_wrong_with_the_input_is_one_line(project, photos):
     with pytest.raises(UserError, match=r"broken.png cannot be read as an image"):
         predict(project / "empty", project / "out", folder)
     brightest.save(photos / "a.png", brightest.picture(0))
-    with pytest.raises(UserError, match=r"two images named a: both would be written to a.png"):
+    with pytest.raises(UserError, match=r"a\.bmp and .*a\.png would both be written to a\.png: rename one"):
         predict(photos, project / "out", folder)
     with pytest.raises(UserError, match="is not a bundle"):
         predict(photos, project / "out", project)
+
+
+def test_an_output_is_never_written_over_another(project, photos, tmp_path):
+    for name in ("a.png", "a_overlay.png"):
+        brightest.save(tmp_path / "clash" / name, brightest.picture(1))
+    with pytest.raises(UserError, match=r"a\.png and .*a_overlay\.png would both be written to a_overlay\.png: rename"):
+        predict(tmp_path / "clash", tmp_path / "out", made(project))
+
+
+def test_an_out_that_cannot_be_written_to_is_one_line(project, photos, tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(UserError, match=r"--out .*taken cannot be written to \(File exists\): give another folder"):
+        predict(photos, tmp_path / "taken", made(project))
+
+
+def test_a_photo_on_its_side_is_turned_up(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6  # orientation: the top is at the right
+    Image.fromarray(brightest.picture(1)).save(tmp_path / "phone.png", exif=turned)
+    expected = np.rot90(brightest.picture(1), -1)
+    assert np.array_equal(run.read_image(tmp_path / "phone.png"), expected)
 
 
 def test_images_are_never_overwritten(project, photos):

@@ -185,6 +185,9 @@ def evaluated(**rights: float) -> None:
         np.savez_compressed(paths.EVALUATE / "scenes" / f"{name}.npz", val=matrices, test=matrices)
         entries.append(entry(name, model, Contender("", "", None, matrices, None).miou))
     (paths.EVALUATE / "candidates.json").write_text(json.dumps(entries))
+    (paths.EVALUATE / "metrics.json").write_text(json.dumps({"leader": max(rights, key=rights.__getitem__)}))
+    (paths.EVALUATE / "overlays").mkdir(exist_ok=True)
+    brightest.save(paths.EVALUATE / "overlays" / "best.png", brightest.picture(1))
 
 
 def entry(name: str, model: Path, miou: float, p95: float = 2.0) -> dict:
@@ -212,6 +215,7 @@ def entry(name: str, model: Path, miou: float, p95: float = 2.0) -> dict:
         "loss": "focal",
         "crop": 0.75,
         "learning_rate": 0.01,
+        "training": f"training-{name}",
         "onnx": str(model),
         "onnx_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         "input": {"height": 24, "width": 32},
@@ -296,6 +300,46 @@ def test_a_champion_of_an_earlier_run_is_judged_on_todays_scenes(project, unique
     bundle.verify(paths.PROMOTE / "bundle")
     monkeypatch.setattr(champion.judge, "judge", lambda *_, **__: pytest.fail("it was judged already"))
     promote.run(config.read())
+
+
+def test_a_bundle_kept_from_another_store_is_not_todays_champion(project, unique):
+    """A store that was made anew has a version 1 as well."""
+    for _ in range(2):  # the second fetches the champion
+        promote.run(config.read())
+    (kept,) = Path(".state/champion", unique).iterdir()
+    kept.rename(kept.with_name("0" * 16))
+    promote.run(config.read())
+    assert kept.is_dir(), "fetched from the registry, by its own content"
+
+
+def test_results_go_to_the_run_of_their_own_training(project, unique):
+    """Two trainings of one name: another number of epochs, say. The pictures are the leader's."""
+    evaluated(**{unique: 0.9, f"second-{unique}": 0.8})
+    with tracking.connect() as tracker:
+        for key in (f"training-{unique}", f"another-{unique}"):
+            with tracker.parent("search", key, f"finalist-{unique}", {"roadseg.finalist": unique}):
+                pass
+        promote.run(config.read())
+        assert not tracker.latest({"roadseg.key": f"another-{unique}", "roadseg.space": SPACE.name})
+        runs = [tracker.latest({"roadseg.key": f"training-{name}"}) for name in (unique, f"second-{unique}")]
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracker.uri, tracker.uri)
+    kept = [[one.path for one in client.list_artifacts(run.id, "evaluate")] for run in runs]
+    assert kept == [["evaluate/overlays"], []]
+
+
+def test_no_fit_candidate_is_a_failure_though_a_champion_reigns(project, unique):
+    promote.run(config.read())
+    evaluated(other=0.6)
+    real = judged(project)
+    np.savez_compressed(paths.EVALUATE / "scenes" / "other.npz", val=spoiled(real), test=real)
+    (only,) = json.loads((paths.EVALUATE / "candidates.json").read_text())
+    only["forms"][0]["certificate"]["p95_ms"] = 500.0
+    (paths.EVALUATE / "candidates.json").write_text(json.dumps([only]))
+    expected = r"the nearest is other: p95 500\.0 ms is over the budget .*; version 1 stays champion: change `target`"
+    with pytest.raises(StageFailure, match=expected):
+        promote.run(config.read())
 
 
 def test_a_champion_from_another_machine_is_timed_here_once(workspace, monkeypatch):
@@ -407,7 +451,7 @@ def test_evaluate_is_written_to_the_finalists_own_run(project, unique, mlflow_ur
     with (
         tracking.connect() as tracker,
         tracker.parent("search", unique, "search") as parent,
-        parent.child(f"{unique}-1", f"finalist-{unique}", tags={"roadseg.finalist": unique}) as run,
+        parent.child(f"training-{unique}", f"finalist-{unique}", tags={"roadseg.finalist": unique}) as run,
     ):
         run.metrics({"val_miou": 0.5})
     promote.run(config.read())

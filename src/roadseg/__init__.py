@@ -1,6 +1,7 @@
 """roadseg: from driving-scene datasets to a registered, deployable, real-time segmentation model."""
 
 import os
+import sys
 
 __version__ = "0.1.0"
 
@@ -15,3 +16,6 @@ for _name, _value in {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# OpenVINO has no switch: each import would report to its makers, where it finds this package.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from roadseg import __version__
 from roadseg.config import read
 from roadseg.errors import reported
 
@@ -13,8 +14,19 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Source = Annotated[str, typer.Argument(help="A source from data.sources in params.yaml.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"roadseg {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
     """From driving-scene datasets to a registered, deployable, real-time segmentation model."""
     if debug:
         os.environ["ROADSEG_DEBUG"] = "1"

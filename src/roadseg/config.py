@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from roadseg.errors import UserError
 
@@ -157,8 +158,9 @@ class Train(Section):
 
 
 class Target(Section):
-    name: str | None = None
-    """The registered model's name; None is roadseg-<space>-<device>-<budget>ms."""
+    name: Annotated[str, Field(pattern=r"^[\w .-]+$")] | None = None
+    """The registered model's name (letters, digits, blanks, dots, _ and -); None is
+    roadseg-<space>-<device>-<budget>ms."""
     device: Literal["cpu", "cuda"]
     """Where the model will run; latency is only ever measured there."""
     budget_ms: Annotated[float, Field(gt=0)]
@@ -188,6 +190,13 @@ class Retrain(Section):
     revision: str
     """Git revision that a retrain checks out."""
 
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError("this is no time zone's IANA name, such as Europe/Berlin or UTC")
+        return name
+
 
 class Config(Section):
     seed: int
@@ -211,6 +220,11 @@ def read(path: Path = Path("params.yaml")) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is two errors, the key that is missing and the one that nobody knows: the second says more.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"
-        raise UserError(f"{path}: {key}: {first['msg']} (it is {first['input']!r})") from None
+        said = {"extra_forbidden": "there is no such key", "missing": "this key is missing"}.get(
+            first["type"], first["msg"]
+        )
+        given = "" if first["type"] == "missing" else f" (it is {first['input']!r})"
+        raise UserError(f"{path}: {key}: {said}{given}") from None

@@ -8,6 +8,8 @@ folder of a queued `dvc exp run` (DVC names it in DVC_ROOT).
 import os
 from pathlib import Path
 
+from roadseg.errors import UserError
+
 RAW = Path("data/raw")
 REMAPPED = Path("data/remapped")
 PROFILE = Path("data/profile")
@@ -32,3 +34,11 @@ def state(*parts: str) -> Path:
     path = home().joinpath(".state", *parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def finalists(folder: Path) -> list[Path]:
+    """The finalists' folders, by name. Raises UserError where there is none."""
+    found = sorted(path.parent for path in folder.glob("*/recipe.json"))
+    if not found:
+        raise UserError(f"{folder} holds no finalist: run the stage that writes it first")
+    return found

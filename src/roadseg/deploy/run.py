@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 OVERLAY = 0.55  # share of the class colour in an overlay
@@ -86,7 +86,10 @@ class Session:
 
 
 def _onnxruntime(model: Path, form: Form) -> tuple[Infer, tuple[int, int]]:
-    import onnxruntime
+    try:
+        import onnxruntime
+    except ImportError:
+        raise Problem("onnxruntime is not installed: pip install onnxruntime") from None
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = form.threads
@@ -112,6 +115,8 @@ def _onnxruntime(model: Path, form: Form) -> tuple[Infer, tuple[int, int]]:
 
 
 def _openvino(model: Path, form: Form) -> tuple[Infer, tuple[int, int]]:
+    # Each import of OpenVINO would report to its makers, where it finds this package; it has no switch.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError:
@@ -248,10 +253,12 @@ def images(source: Path) -> list[Path]:
         found = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
         if not found:
             raise Problem(f"{source} holds no image ({', '.join(SUFFIXES)})")
-        stems = [path.stem for path in found]
-        twice = next((stem for stem in stems if stems.count(stem) > 1), None)
-        if twice is not None:
-            raise Problem(f"{source} holds two images named {twice}: both would be written to {twice}.png")
+        written: dict[str, Path] = {}
+        for path in found:
+            for name in _outputs(path):
+                if other := written.get(name):
+                    raise Problem(f"{other} and {path} would both be written to {name}: rename one")
+                written[name] = path
         return found
     if not source.is_file():
         raise Problem(f"{source} does not exist: give an image or a folder of images")
@@ -262,7 +269,7 @@ def read_image(path: Path) -> np.ndarray:
     """uint8 HWC RGB 0-255. Raises Problem naming the file where it is not an image."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))  # a phone says in EXIF which side is up
     except (OSError, SyntaxError, ValueError) as error:
         raise Problem(f"{path} cannot be read as an image: {error}") from None
 
@@ -280,9 +287,17 @@ def segment(session: Session, bundle: Mapping[str, Any], path: Path, out: Path) 
         raise Problem(f"{out} holds the images themselves, which the id masks would overwrite: give another --out")
     image = read_image(path)
     ids = session.run(image)
-    out.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(ids).save(out / f"{path.stem}.png")
-    Image.fromarray(overlay(image, ids, bundle["space"]["colours"])).save(out / f"{path.stem}_overlay.png")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, pixels in zip(_outputs(path), (ids, overlay(image, ids, bundle["space"]["colours"])), strict=True):
+            Image.fromarray(pixels).save(out / name)
+    except OSError as error:
+        raise Problem(f"--out {out} cannot be written to ({error.strerror or error}): give another folder") from None
+
+
+def _outputs(path: Path) -> tuple[str, str]:
+    """Names of an image's id mask and overlay."""
+    return f"{path.stem}.png", f"{path.stem}_overlay.png"
 
 
 def main() -> None:

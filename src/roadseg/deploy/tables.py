@@ -27,6 +27,12 @@ def classes(judged: dict[str, Judged], names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "split", "class_id", "class_name", "iou", "pixels"])
 
 
+def leader(candidate: dict[str, Any], names: Sequence[str]) -> pd.DataFrame:
+    """A row a class of one candidate: its IoU in val and test, empty where the split lacks the class."""
+    splits = {split: (candidate[split] or {"iou": {}})["iou"] for split in ("val", "test")}
+    return pd.DataFrame({"class": list(names)} | {f"{s}_iou": [iou.get(n) for n in names] for s, iou in splits.items()})
+
+
 def confusion(judged: dict[str, Judged], names: Sequence[str]) -> pd.DataFrame:
     """A row a candidate, split, label and prediction that came together: pixels, and their share of the label's."""
     rows = []

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ from roadseg.scenes.index import Scene
 
 FORMAT = 1
 """Raise it when the files' layout changes: old packs are then left alone and new ones built."""
+
+KEEP_DAYS = 14
+"""A pack is disk space for time: what was not used for so long is built again when it is wanted."""
 
 
 class Pack:
@@ -78,8 +82,17 @@ def pack(scenes: Sequence[Scene], *, size: tuple[int, int] | None = None) -> Pac
     if not folder.exists():  # a pack is placed by one rename: it is whole or not there
         with _alone(folder.with_name(f"{key}.lock")):
             if not folder.exists():
+                _forget(folder.parent)
                 _build(scenes, size, folder)
+    folder.touch()  # when it was last used
     return Pack(folder)
+
+
+def _forget(packs: Path) -> None:
+    """Removes the packs that nobody has opened for KEEP_DAYS: each change of the data makes another."""
+    for old in packs.iterdir():
+        if old.is_dir() and time.time() - old.stat().st_mtime > KEEP_DAYS * 86400:
+            shutil.rmtree(old)
 
 
 def _key(scenes: Sequence[Scene], size: tuple[int, int] | None) -> str:

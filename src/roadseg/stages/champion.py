@@ -1,6 +1,6 @@
 """The reigning champion as a contender: its bundle from the registry, judged and timed on today's terms.
 
-What it takes is kept in .state/champion/: the bundle by model and version, its confusions by model and today's scenes,
+What it takes is kept in .state/champion/: the bundle by model and content, its confusions by model and today's scenes,
 its certificate by model, form, machine and versions.
 """
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 def fetch(registry: "Registry", version: "Version") -> Path:
     """The version's bundle in a folder of ours, every checksum right. Copied from the registry once."""
-    folder = paths.state("champion", version.name, str(version.number), "bundle")
+    # Named by its content: another store, or one made anew, has a version 1 of its own.
+    folder = paths.state("champion", version.name, version.digest[:16], "bundle")
     try:
         bundle.verify(folder)
     except UserError:  # not here yet, or not whole

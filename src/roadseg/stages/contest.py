@@ -80,6 +80,15 @@ class Decision:
     iou (by class). Shares are 0..1; what is not known is None."""
 
 
+def nobody_fit(candidates: Sequence[Contender], target: Target, classes: Sequence[str]) -> str:
+    """Why no candidate may be deployed, by the nearest one's faults; empty where one may."""
+    faults = {one.name: one.faults(target, classes) for one in candidates}
+    if not all(faults.values()):
+        return ""
+    nearest = min(candidates, key=lambda one: one.p95_ms)
+    return f"no candidate may be deployed; the nearest is {nearest.name}: {'; '.join(faults[nearest.name])}"
+
+
 def decide(
     candidates: Sequence[Contender], champion: Contender | None, target: Target, classes: Sequence[str], seed: int
 ) -> Decision:
@@ -93,9 +102,7 @@ def decide(
     reigning = champion.sha256 if champion else ""
     ranked = sorted(fit, key=lambda one: (-one.miou, one.sha256 != reigning, one.p95_ms, one.name))
     if not ranked:
-        nearest = min(candidates, key=lambda one: one.p95_ms)
-        why = f"no candidate may be deployed; the nearest is {nearest.name}: {'; '.join(faults[nearest.name])}"
-        return Decision("none", why, None)
+        return Decision("none", nobody_fit(candidates, target, classes), None)
     winner = ranked[0]
     outcome: Literal["promoted", "unchanged", "kept"] = "promoted"
     if winner.sha256 == reigning:

@@ -2,7 +2,7 @@
 
 In: models/export/finalists/NAME/{model.onnx, recipe.json}, the labelled validation and test scenes.
 Out: models/evaluate/: candidates.json (what promote decides on), metrics.json (the leader, for `dvc metrics show`),
-classes.csv, confusion.csv, latency.csv, frontier.csv and their pictures, overlays/{best,median,worst}.png, and
+leader.csv, classes.csv, confusion.csv, latency.csv, frontier.csv and pictures, overlays/{best,median,worst}.png, and
 scenes/NAME.npz (arrays "val" and "test": per-scene confusion int64 [S, C, C] of the chosen form).
 
 Whatever is chosen here is chosen on the validation split; the test split is only reported.
@@ -30,7 +30,6 @@ from roadseg.labels import LabelSpace
 from roadseg.metrics import scores
 from roadseg.scenes import sources
 from roadseg.scenes.index import Scene, labelled
-from roadseg.stages.export import finalists
 from roadseg.stages.stage import Stage, stage
 
 MIOU = 0.001  # 0.1 point: how far a form's mIoU may be from float32's
@@ -44,7 +43,9 @@ def run(config: Config) -> None:
         scenes = {split: labelled(config, split) for split in ("train", "val", "test")}
         if not scenes["val"]:
             raise UserError("no labelled scene is in the val split: look at the index.csv of each of data.sources")
-        assessed = [assess(source, config.target, space, scenes) for source in finalists(paths.EXPORT / "finalists")]
+        assessed = [
+            assess(source, config.target, space, scenes) for source in paths.finalists(paths.EXPORT / "finalists")
+        ]
         candidates, judged = [one for one, _ in assessed], {one["name"]: matrices for one, matrices in assessed}
         running.json(paths.EVALUATE / "candidates.json", candidates)
         folder = running.folder(paths.EVALUATE / "scenes")
@@ -52,7 +53,7 @@ def run(config: Config) -> None:
             np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **matrices)
         best = leader(candidates, config.target.budget_ms)
         running.json(paths.EVALUATE / "metrics.json", summary(best, config.target.budget_ms))
-        _tables(running, candidates, judged, space, config.target.budget_ms)
+        _tables(running, candidates, best, judged, space, config.target.budget_ms)
         _pictures(running, best, judged[best["name"]]["val"], scenes["val"], space)
         _show(candidates, best, config.target.budget_ms)
 
@@ -70,7 +71,7 @@ def assess(
     test = judge.judge(session, scenes["test"], len(space.classes), description=f"{name}: test")
     height, width = session.size
     candidate = {
-        **{key: recipe[key] for key in ("name", "network", "loss", "crop", "learning_rate")},
+        **{key: recipe[key] for key in ("name", "network", "loss", "crop", "learning_rate", "training")},
         "onnx": model.as_posix(),
         "onnx_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         "input": {"height": height, "width": width},
@@ -180,9 +181,15 @@ def _resolution(scenes: list[Scene], size: tuple[int, int]) -> str:
 
 
 def _tables(
-    running: Stage, candidates: list[dict[str, Any]], judged: dict[str, Judged], space: LabelSpace, budget_ms: float
+    running: Stage,
+    candidates: list[dict[str, Any]],
+    best: dict[str, Any],
+    judged: dict[str, Judged],
+    space: LabelSpace,
+    budget_ms: float,
 ) -> None:
     frames = {
+        "leader": tables.leader(best, space.classes),
         "classes": tables.classes(judged, space.classes),
         "confusion": tables.confusion(judged, space.classes),
         "latency": tables.latency(candidates),

@@ -23,7 +23,7 @@ from roadseg.config import Config
 from roadseg.deploy import engines, judge
 from roadseg.deploy.engines import Session
 from roadseg.deploy.export import input_size, to_onnx
-from roadseg.errors import StageFailure, UserError
+from roadseg.errors import StageFailure
 from roadseg.metrics import confusion, scores
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.index import Scene, labelled
@@ -39,7 +39,7 @@ def run(config: Config) -> None:
         folder = running.folder(paths.EXPORT / "finalists")
         scenes = labelled(config, "val")
         size = input_size(config.target, _training_sizes())
-        found = finalists(paths.TRAIN / "finalists")
+        found = paths.finalists(paths.TRAIN / "finalists")
         rows = {source.name: _export(source, folder / source.name, size, scenes) for source in found}
         running.json(paths.EXPORT / "agreement.json", rows)
         _show(rows)
@@ -50,14 +50,6 @@ def run(config: Config) -> None:
                     f"{AGREEMENT:.1%} must), mIoU {row['onnx_miou']:.2%} against {row['network_miou']:.2%} (at most "
                     "0.1 point apart): look at what the network does that ONNX does otherwise"
                 )
-
-
-def finalists(folder: Path) -> list[Path]:
-    """The finalists' folders, by name. Raises UserError where there is none."""
-    found = sorted(path.parent for path in folder.glob("*/recipe.json"))
-    if not found:
-        raise UserError(f"{folder} holds no finalist: run the stage that writes it first")
-    return found
 
 
 def compare(net: nn.Module, session: Session, scenes: list[Scene], classes: int, name: str) -> dict[str, Any]:

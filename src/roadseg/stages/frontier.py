@@ -83,6 +83,8 @@ def _show(best: pd.DataFrame, name: str, budget_ms: float, left_out: int) -> Non
         title=f"{name}: the best model for a latency budget",
         caption=f"{left_out} more are slower and no better; the target's budget is {budget_ms:g} ms",
     )  # fmt: skip
+    for column in table.columns:
+        column.overflow = "fold"
     for row in best.to_dict("records"):
         test = "–" if pd.isna(row["test_miou"]) else f"{row['test_miou']:.1%}"
         version = f"{row['version']} {row['alias']}".strip() or "candidate"

@@ -53,7 +53,10 @@ def _measure(scene: Scene, space: LabelSpace) -> tuple[dict[str, object], np.nda
     area = scene.height * scene.width
     shares: list[float | None] = [None] * len(counts)
     if scene.label:
-        counts = np.bincount(png.read_ids(scene.label).ravel(), minlength=IGNORE + 1)[: len(counts)]
+        pixels = np.bincount(png.read_ids(scene.label).ravel(), minlength=IGNORE + 1)
+        if pixels[len(counts) : IGNORE].any():
+            raise UserError(f"{scene.label} holds train ids that {space.name} does not have: run the remap stage again")
+        counts = pixels[: len(counts)]
         shares = [round(float(count) / area, 6) for count in counts]
     row = {
         "split": scene.split,

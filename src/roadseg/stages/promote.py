@@ -24,7 +24,7 @@ from roadseg.labels import LabelSpace
 from roadseg.scenes import sources
 from roadseg.scenes.index import labelled
 from roadseg.stages import champion, promotion_card
-from roadseg.stages.contest import Contender, Decision, decide
+from roadseg.stages.contest import Contender, Decision, decide, nobody_fit
 from roadseg.stages.stage import Stage, stage
 from roadseg.tracking import Tracker, provenance
 
@@ -73,10 +73,12 @@ def _promote(
         held = champion.fetch(registry, version)
         reigning = champion.contender(config, space, version, held, candidates)
     decision = decide(candidates, reigning, config.target, space.classes, config.seed)
-    runs = {entry["name"]: _record(tracker, entry, space) for entry in entries}
-    if decision.winner is None or all(one.faults(config.target, space.classes) for one in candidates):
+    leader = json.loads((paths.EVALUATE / "metrics.json").read_text(encoding="utf-8"))["leader"]
+    runs = {entry["name"]: _record(tracker, entry, space, leads=entry["name"] == leader) for entry in entries}
+    if why := nobody_fit(candidates, config.target, space.classes):
         stays = f"; version {version.number} stays champion" if version else ""
-        raise StageFailure(f"promote: {decision.reason}{stays}")
+        raise StageFailure(f"promote: {why}{stays}: change `target`, or what the search may choose from (params.yaml)")
+    assert decision.winner is not None, "a fit candidate wins, or loses to somebody"
     card = promotion_card.render(name, decision, config.target, space.classes, entries[0]["protocol"])
     folder = running.folder(paths.PROMOTE / "bundle")
     if decision.outcome == "promoted":
@@ -106,18 +108,18 @@ def _contender(entry: Entry) -> Contender:
     return Contender(entry["name"], entry["onnx_sha256"], form, val, test, unfit=unfit)
 
 
-def _record(tracker: Tracker, entry: Entry, space: LabelSpace) -> str | None:
+def _record(tracker: Tracker, entry: Entry, space: LabelSpace, *, leads: bool) -> str | None:
     """The id of the MLflow run of this finalist, with evaluate's results written to it once.
 
-    Found by tags; a finalist that DVC restored from its cache has no run here and gets one.
+    Found by its training's key; a finalist that DVC restored from its cache has no run here and gets one. The pictures
+    are the leader's, and so go to its run alone.
     """
     facts = {"roadseg.finalist": entry["name"], "roadseg.onnx_sha256": entry["onnx_sha256"]}
     if done := tracker.latest(facts):
         return done.id
-    run = tracker.latest({"roadseg.finalist": entry["name"]})
+    run = tracker.latest({"roadseg.key": entry["training"]})
     if run is None:
-        key = f"finalist-{entry['onnx_sha256'][:16]}"
-        with tracker.parent(kind="promote", key=key, name=f"finalist-{entry['name']}", tags=facts) as run:
+        with tracker.parent(kind="promote", key=entry["training"], name=f"finalist-{entry['name']}", tags=facts) as run:
             run.params({key: entry[key] for key in ("network", "loss", "crop", "learning_rate")})
     for split in ("val", "test"):
         if scores := entry[split]:
@@ -125,7 +127,8 @@ def _record(tracker: Tracker, entry: Entry, space: LabelSpace) -> str | None:
             run.metrics(flat | {f"deployed_{split}_iou_{key}": value for key, value in scores["iou"].items()})
     for form in entry["forms"]:
         run.metrics({f"p95_ms_{form['engine']}_{form['precision']}": form["certificate"]["p95_ms"]})
-    for name in ("confusion.csv", "latency.csv", "frontier.png", "confusion.png", "overlays"):
+    pictures = ("confusion.png", "overlays") if leads else ()
+    for name in ("confusion.csv", "latency.csv", "frontier.png", *pictures):
         if (path := paths.EVALUATE / name).exists():
             run.artifact(path, f"evaluate/{name}" if path.is_dir() else "evaluate")
     run.tags({**facts, "roadseg.space": space.name})

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from roadseg import figures, paths
 from roadseg.config import Config
-from roadseg.deploy import engines, latency
+from roadseg.deploy import engines, timings
 from roadseg.deploy.export import input_size
 from roadseg.errors import StageFailure, UserError
 from roadseg.losses import LOSSES
@@ -28,7 +28,7 @@ from roadseg.tracking import Parent, Run
 
 REPORTS = 3  # validation scores of a trial, at equal distances in pixels: what the pruner compares
 PRUNERS = {
-    "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+    "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=1),
     "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
     "none": lambda: optuna.pruners.NopPruner(),
 }
@@ -48,12 +48,13 @@ def latency_table(config: Config, course: Course) -> pd.DataFrame:
     height, width = input_size(config.target, [course.train.size])
     target = config.target
     return pd.DataFrame(
-        latency.table(
+        timings.table(
             config.search.networks,
             classes=len(course.space.classes),
             height=height,
             width=width,
             forms=engines.forms(target.engines, target.device, target.threads),
+            budget_ms=target.budget_ms,
         )
     )
 
@@ -94,13 +95,14 @@ class Search:
         )
         self._recover()
         course.record(parent)
+        parent.params(_space_of(config, self.networks))
         if not self.study.trials:
             self._enqueue_one_a_network()
 
     @property
     def remaining(self) -> int:
-        """Trials that are still to be run."""
-        return self.config.search.trials - sum(trial.state.is_finished() for trial in self._counted())
+        """Trials that are still to be run; 0 where the study has as many or more."""
+        return max(0, self.config.search.trials - sum(trial.state.is_finished() for trial in self._counted()))
 
     def run(self) -> str:
         """Runs the next trial to its end and returns one line about it."""
@@ -112,7 +114,9 @@ class Search:
         recipe = Recipe(**trial.params)
         name = f"trial-{trial.number}-{recipe.name}"
         tags = {"roadseg.network": recipe.network, "roadseg.trial": str(trial.number)}
-        with self.parent.child(f"{self.key}-{trial.number}", name, asdict(recipe), tags) as run:
+        params = training.settings(self.config, recipe, epochs=self.config.search.epochs)
+        with self.parent.child(f"{self.key}-{trial.number}", name, params, tags) as run:
+            run.metrics(training.latencies(self.table, recipe))
             try:
                 value, state = self._train(trial, recipe, run)
             except StageFailure as error:
@@ -140,7 +144,7 @@ class Search:
         return value, TrialState.COMPLETE
 
     def finalists(self) -> list[Recipe]:
-        """The best complete trials, the best of each network before any network's second.
+        """The best complete trials, the best of each network before any network's second; no two of one name.
 
         A short trial ranks the settings of one network better than it ranks networks with each other, and a frontier
         needs more than one network.
@@ -150,9 +154,13 @@ class Search:
         if complete.empty:
             raise StageFailure(f"search: none of {len(frame)} trials came to its end; see models/search/trials.csv")
         complete["rank"] = complete.groupby("network").cumcount()
-        best = complete.sort_values(["rank", "val_miou"], ascending=[True, False]).head(self.config.search.finalists)
+        best = complete.sort_values(["rank", "val_miou"], ascending=[True, False])
         trials = self.study.trials
-        return [Recipe(**trials[number].params) for number in best["number"]]
+        named: dict[str, Recipe] = {}
+        for number in best["number"]:
+            recipe = Recipe(**trials[number].params)
+            named.setdefault(recipe.name, recipe)
+        return list(named.values())[: self.config.search.finalists]
 
     def trials(self) -> pd.DataFrame:
         """One row a finished trial: number, state, val_miou (the last report's), reports and the recipe."""
@@ -188,6 +196,8 @@ class Search:
         for name, figure in self.figures(trials).items():
             figure.savefig(folder / f"{name}.png")
             self.parent.figure(f"{name}.png", figure)
+        self.parent.table("latency.csv", self.table)
+        self.parent.table("trials.csv", trials)
         self.parent.metrics({"best_val_miou": summary["best_val_miou"]})
 
     def figures(self, trials: pd.DataFrame) -> dict[str, Any]:
@@ -224,10 +234,11 @@ class Search:
     def _recover(self) -> None:
         """Trials that a killed search left running start again: this one holds the lock, so nobody trains them."""
         for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
+            # A kill between two of these repeats them: a trial too many is harmless, one that counts as dead is not.
+            self.study.set_user_attr(f"killed-{trial.number}", True)
             if trial.params:
                 self.study.enqueue_trial(trial.params)
             self.study.tell(trial.number, state=TrialState.FAIL)
-            self.study.set_user_attr(f"killed-{trial.number}", True)
 
     def _counted(self) -> list[optuna.trial.FrozenTrial]:
         """Every trial but those that died with their process; a diverged one counts, or it would be tried for ever."""
@@ -236,5 +247,8 @@ class Search:
 
 def key(config: Config, networks: list[str]) -> str:
     """The study's name; see `training.key`. The number of trials and finalists is not part of it."""
-    space = config.search.model_dump(exclude={"trials", "finalists"}) | {"networks": networks}
-    return training.key(config, search=space)
+    return training.key(config, search=_space_of(config, networks))
+
+
+def _space_of(config: Config, networks: list[str]) -> dict[str, Any]:
+    return config.search.model_dump(exclude={"trials", "finalists"}) | {"networks": networks}

@@ -1,12 +1,13 @@
 """The finalists at full budget, each from its last checkpoint.
 
 Reads models/search/finalists.json and data/profile/; writes models/train/: finalists/NAME/{weights.pt, recipe.json},
-curves.csv and metrics.json. Checkpoints live in .state/checkpoints/ until the training's input changes.
+curves.csv and metrics.json. Checkpoints live in .state/checkpoints/, named by the training's whole input.
 
 `pipelines/train.py` decides when each finalist runs; this file says how one is trained.
 """
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pandas as pd
 
 from roadseg import checkpoint, figures, paths
 from roadseg.config import Config
+from roadseg.engine import Diverged
+from roadseg.errors import StageFailure
 from roadseg.stages import training
 from roadseg.stages.stage import Stage
 from roadseg.stages.training import Course, Recipe
@@ -31,7 +34,7 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
 
     The checkpoint holds the training's state, the curve so far and the best averaged weights by validation mIoU.
     """
-    key = training.key(config, train=asdict(recipe), epochs=config.train.epochs)
+    key = _key(config, recipe)
     path = paths.state("checkpoints", f"{key}.pt")
     learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
     curve: list[dict[str, float]] = []
@@ -40,7 +43,7 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
         learner.load(saved["training"])
         curve = saved["curve"]
     tags = {"roadseg.network": recipe.network, "roadseg.finalist": recipe.name}
-    params = asdict(recipe) | {"epochs": config.train.epochs}
+    params = training.settings(config, recipe, epochs=config.train.epochs)
     reports = max(1, round(config.train.epochs))
     with parent.child(key, f"finalist-{recipe.name}", params, tags) as run:
         for report in course.fit(learner, recipe, reports=reports):
@@ -64,10 +67,32 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
     return path
 
 
+def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recipe, Path]:
+    """What `run` returns for each recipe. One that diverges is left out, with a line that says so.
+
+    Raises:
+        StageFailure: all of them did.
+    """
+    trained, diverged = {}, []
+    for recipe in recipes:
+        try:
+            trained[recipe] = run(recipe)
+        except Diverged as error:
+            diverged.append(f"{recipe.name}: {error}")
+            print(f"left out: {diverged[-1]}")
+    if not trained:
+        raise StageFailure(f"train: {'; '.join(diverged)}: lower search.learning_rate.high in params.yaml")
+    return trained
+
+
+def _key(config: Config, recipe: Recipe) -> str:
+    return training.key(config, train=asdict(recipe), epochs=config.train.epochs)
+
+
 def write(config: Config, course: Course, trained: dict[Recipe, Path], running: Stage) -> None:
     """Places models/train/ from the finalists' checkpoints."""
     folder = running.folder(paths.TRAIN / "finalists")
-    curves, summary = [], {}
+    curves, summary = [], []
     for recipe, path in trained.items():
         saved = checkpoint.load(path)
         learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
@@ -76,9 +101,11 @@ def write(config: Config, course: Course, trained: dict[Recipe, Path], running: 
         home = folder / recipe.name
         home.mkdir()
         checkpoint.save(home / "weights.pt", learner.ema.net.state_dict())
-        described = training.describe(recipe, course, epochs=config.train.epochs, val=result)
+        epochs, key = config.train.epochs, _key(config, recipe)
+        described = training.describe(recipe, course, key=key, epochs=epochs, val=result)
         (home / "recipe.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         curves.append(pd.DataFrame(saved["curve"]).assign(finalist=recipe.name))
-        summary[recipe.name] = {"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy}
+        summary.append((result.miou, result.pixel_accuracy))
     pd.concat(curves).to_csv(running.aside(paths.TRAIN / "curves.csv"), index=False)
-    running.json(paths.TRAIN / "metrics.json", summary)
+    miou, accuracy = max(summary)  # of the best, without its name, so that experiments line up
+    running.json(paths.TRAIN / "metrics.json", {"best_val_miou": miou, "best_val_pixel_accuracy": accuracy})

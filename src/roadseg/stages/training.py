@@ -40,6 +40,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
+        """For people, files and tables; recipes whose learning rates agree in two digits share it."""
         return f"{self.network}-{self.loss}-{self.learning_rate:.2g}-{self.crop:g}"
 
 
@@ -134,11 +135,25 @@ def key(config: Config, **protocol: Any) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def describe(recipe: Recipe, course: Course, *, epochs: float, val: Scores) -> dict[str, Any]:
+def settings(config: Config, recipe: Recipe, *, epochs: float) -> dict[str, Any]:
+    """Everything that a training is set to, flat: what a run records as its parameters."""
+    shared = config.train.model_dump(exclude={"epochs"})
+    return {**asdict(recipe), **shared, "epochs": epochs, "seed": config.seed}
+
+
+def latencies(table: pd.DataFrame, recipe: Recipe) -> dict[str, float]:
+    """p95 (ms) of the recipe's network in each form of the latency table, named as evaluate names its own."""
+    rows = table[table["network"] == recipe.network]
+    forms = zip(rows["engine"], rows["precision"], rows["p95_ms"], strict=True)
+    return {f"p95_ms_{engine}_{precision}": float(p95) for engine, precision, p95 in forms}
+
+
+def describe(recipe: Recipe, course: Course, *, key: str, epochs: float, val: Scores) -> dict[str, Any]:
     """The recipe.json that travels with the weights: everything that export and the model card say about training."""
     return {
         **asdict(recipe),
         "name": recipe.name,
+        "training": key,
         "space": course.space.name,
         "classes": list(course.space.classes),
         "crop_pixels": list(course.crop(recipe.crop)),

@@ -36,6 +36,9 @@ class Run(Protocol):
     def artifact(self, path: Path, folder: str = "") -> None:
         """Keep a file, or a folder with all that it holds, under `folder` in the run's artifacts."""
 
+    def table(self, name: str, frame: "pd.DataFrame") -> None:
+        """Keep a table as the artifact `name`, say "trials.csv"."""
+
     def dataset(self, frame: "pd.DataFrame", name: str, digest: str, context: str = "training") -> None:
         """Record the data as an MLflow input. frame: a row a scene, for schema and size; digest: at most 36 letters."""
 
@@ -86,6 +89,8 @@ class NullRun:
     def figure(self, name: str, figure: "Figure | np.ndarray") -> None: ...
 
     def artifact(self, path: Path, folder: str = "") -> None: ...
+
+    def table(self, name: str, frame: "pd.DataFrame") -> None: ...
 
     def dataset(self, frame: "pd.DataFrame", name: str, digest: str, context: str = "training") -> None: ...
 

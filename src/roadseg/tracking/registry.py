@@ -44,6 +44,11 @@ class Version:
     aliases: tuple[str, ...]
 
     @property
+    def digest(self) -> str:
+        """Of its bundle: the SHA-256 of SHA256SUMS, which names every other file."""
+        return self.tags[DIGEST]
+
+    @property
     def uri(self) -> str:
         return f"models:/{self.name}/{self.number}"
 

@@ -65,6 +65,9 @@ class MlflowRun:
         log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
         log(self.id, str(path), folder or None)
 
+    def table(self, name: str, frame: "pd.DataFrame") -> None:
+        self._client.log_text(self.id, frame.to_csv(index=False), name)
+
     def dataset(self, frame: "pd.DataFrame", name: str, digest: str, context: str = "training") -> None:
         source = LocalArtifactDatasetSource(f"dvc:{digest}")  # a name, not a place on this disk
         whole = frame.select_dtypes("integer").columns  # MLflow warns of these: they could not hold a missing value

@@ -1,0 +1,209 @@
+"""The search against a course that needs no training: what a trial is worth follows from its recipe."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+
+from roadseg.config import Config
+from roadseg.engine import Diverged
+from roadseg.errors import StageFailure, UserError
+from roadseg.stages import search, train
+from roadseg.stages.search import REPORTS, Search
+from roadseg.stages.stage import Stage
+from roadseg.stages.training import Recipe
+from roadseg.tracking.null import NullRun
+from tests import segnet
+
+TABLE = pd.DataFrame(
+    {
+        "network": ["enet", "enet", "fastscnn", "ddrnet23slim"],
+        "engine": ["onnxruntime", "openvino", "onnxruntime", "onnxruntime"],
+        "precision": "float32",
+        "p95_ms": [30.0, 50.0, 10.0, 20.0],
+    }
+)
+
+
+class Course:
+    """Scores that depend on the recipe alone; `die` is raised by the training of the trial of that number."""
+
+    def __init__(self) -> None:
+        self.space = SimpleNamespace(classes=("road",))
+        self.worth = {"enet": 0.1, "fastscnn": 0.3, "ddrnet23slim": 0.2}
+        self.deaths: dict[int, BaseException] = {}
+        self.begun: list[Recipe] = []
+
+    def record(self, run: object) -> None: ...
+
+    def begin(self, recipe: Recipe, *, epochs: float, seed: int) -> Recipe:
+        self.begun.append(recipe)
+        return recipe
+
+    def fit(self, recipe: Recipe, same: Recipe, *, reports: int) -> Iterator[SimpleNamespace]:
+        if death := self.deaths.pop(len(self.begun), None):
+            raise death
+        yield from (SimpleNamespace(loss=1.0, learning_rate=recipe.learning_rate) for _ in range(reports))
+
+    def score(self, recipe: Recipe) -> SimpleNamespace:
+        miou = self.worth[recipe.network] + recipe.learning_rate
+        return SimpleNamespace(miou=miou, iou=(miou,))
+
+
+class Parent(NullRun):
+    """Remembers what its children were given."""
+
+    def __init__(self) -> None:
+        self.children: list[tuple[str, dict[str, Any]]] = []
+
+    @contextmanager
+    def child(self, key: str, name: str, params: Any = None, tags: Any = None) -> Iterator[NullRun]:
+        self.children.append((name, dict(params)))
+        yield NullRun()
+
+
+@pytest.fixture
+def course(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Course:
+    monkeypatch.setattr(search, "key", lambda config, networks: "study")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return Course()
+
+
+def settings(**changes: Any) -> Config:
+    given = {"trials": 6, "networks": ("enet", "fastscnn", "ddrnet23slim"), "pruner": "none"} | changes
+    config = segnet.settings()
+    return config.model_copy(update={"search": config.search.model_copy(update=given)})
+
+
+def opened(course: Course, **changes: Any) -> Search:
+    return Search(settings(**changes), course, TABLE, Parent())  # type: ignore[arg-type]
+
+
+def finish(study: Search) -> Search:
+    while study.remaining:
+        study.run()
+    return study
+
+
+def test_each_network_is_tried_once_with_the_same_recipe_before_the_sampler_chooses(course: Course) -> None:
+    finish(opened(course))
+    first = course.begun[:3]
+    assert {recipe.network for recipe in first} == {"enet", "fastscnn", "ddrnet23slim"}
+    assert len({(recipe.loss, recipe.learning_rate, recipe.crop) for recipe in first}) == 1
+    assert len({recipe.learning_rate for recipe in course.begun}) == 4
+
+
+def test_more_trials_go_on_and_fewer_are_none(course: Course) -> None:
+    finish(opened(course, trials=4))
+    assert opened(course, trials=2).remaining == 0, "it is no loop for ever"
+    finish(opened(course, trials=2))
+    assert len(course.begun) == 4
+    finish(opened(course, trials=5))
+    assert len(course.begun) == 5
+
+
+def test_a_killed_trial_is_trained_again_with_its_own_recipe_and_does_not_count(course: Course) -> None:
+    course.deaths = {2: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        finish(opened(course))
+    study = finish(opened(course))
+    assert course.begun[1] == course.begun[3], "the queue holds the third network's trial first"
+    frame = study.trials()
+    assert len(frame) == 6 and set(frame["state"]) == {"complete"}
+    assert frame["network"].tolist()[:3].count(course.begun[1].network) == 1
+
+
+def test_a_diverged_trial_counts_and_is_no_finalist(course: Course) -> None:
+    course.deaths = {2: Diverged("training diverged: loss nan")}
+    study = finish(opened(course, finalists=6))
+    assert len(course.begun) == 6
+    assert study.trials()["state"].tolist().count("fail") == 1
+    assert course.begun[1] not in study.finalists() or course.begun.count(course.begun[1]) > 1
+
+
+def test_the_best_of_each_network_comes_before_any_networks_second(course: Course) -> None:
+    study = finish(opened(course, trials=9, finalists=3))
+    assert [recipe.network for recipe in study.finalists()] == ["fastscnn", "ddrnet23slim", "enet"]
+    frame = study.trials()
+    best = frame[frame["network"] == "fastscnn"]["learning_rate"].max()
+    assert study.finalists()[0].learning_rate == best
+
+
+def test_finalists_never_share_a_name(course: Course) -> None:
+    study = opened(course, trials=2, finalists=2, networks=("enet",))
+    study.study.enqueue_trial({"network": "enet", "loss": "focal", "learning_rate": 0.00501, "crop": 0.5})
+    study.study.enqueue_trial({"network": "enet", "loss": "focal", "learning_rate": 0.00499, "crop": 0.5})
+    finish(opened(course, trials=3, finalists=3, networks=("enet",)))
+    names = [recipe.name for recipe in opened(course, trials=3, finalists=3, networks=("enet",)).finalists()]
+    assert len(names) == len(set(names)) == 2
+
+
+def test_nothing_to_choose_from_is_a_failure(course: Course) -> None:
+    course.deaths = {1: Diverged("nan"), 2: Diverged("nan")}
+    with pytest.raises(StageFailure, match="none of 2 trials came to its end"):
+        finish(opened(course, trials=2)).finalists()
+
+
+def test_the_median_pruner_stops_what_is_behind(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the shipped settings: two trials set the mark, a third that is behind is stopped at its second report."""
+    monkeypatch.setattr(course, "worth", {"enet": 0.1, "fastscnn": 0.3, "ddrnet23slim": 0.3})
+    study = opened(course, pruner="median", trials=3)
+    # the queue's order is the sampler's business: the weakest goes last
+    queue = [trial.system_attrs["fixed_params"]["network"] for trial in study.study.trials]
+    monkeypatch.setattr(course, "worth", dict(zip(queue, (0.3, 0.3, 0.1), strict=True)))
+    frame = finish(study).trials()
+    assert frame["state"].tolist() == ["complete", "complete", "pruned"]
+    assert frame["reports"].tolist() == [REPORTS, REPORTS, 2]
+
+
+def test_runs_hold_every_setting(course: Course) -> None:
+    parent = Parent()
+    study = Search(settings(trials=1), course, TABLE, parent)  # type: ignore[arg-type]
+    finish(study)
+    ((name, params),) = parent.children
+    assert name.startswith("trial-0-")
+    config = settings()
+    shared = config.train.model_dump(exclude={"epochs"})
+    assert params.items() >= shared.items()
+    assert (params["epochs"], params["seed"]) == (config.search.epochs, config.seed)
+
+
+def test_what_is_written_holds_no_time(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = finish(opened(course))
+    running = Stage("search")
+    study.write(running)
+    running.place()
+    chosen = json.loads(Path("models/search/finalists.json").read_text())
+    assert chosen["study"] == "study"
+    assert [Recipe(**one) for one in chosen["finalists"]] == study.finalists()
+    assert len(pd.read_csv("models/search/trials.csv")) == 6
+    assert {path.name for path in Path("models/search/figures").iterdir()} == {"frontier.png", "search.png"}
+
+
+def test_what_is_too_slow_in_every_form_is_left_out() -> None:
+    config = settings()
+    tight = config.model_copy(update={"target": config.target.model_copy(update={"budget_ms": 25.0})})
+    assert search.admitted(tight, TABLE) == ["fastscnn", "ddrnet23slim"]
+    none = config.model_copy(update={"target": config.target.model_copy(update={"budget_ms": 5.0})})
+    with pytest.raises(UserError, match=r"no network runs within 5 ms here; the fastest is fastscnn with 10\.0 ms"):
+        search.admitted(none, TABLE)
+
+
+def test_a_finalist_that_diverges_is_left_out_and_all_of_them_are_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = Recipe("enet", "dice", 0.01, 0.5), Recipe("enet", "focal", 0.03, 1.0)
+
+    def run(recipe: Recipe) -> Path:
+        if recipe == bad:
+            raise Diverged("training diverged: loss nan at step 3")
+        return Path("kept.pt")
+
+    assert train.each([bad, good], run) == {good: Path("kept.pt")}
+    assert "left out: enet-focal-0.03-1: training diverged: loss nan at step 3" in capsys.readouterr().out
+    with pytest.raises(StageFailure, match=r"enet-focal-0\.03-1: .* lower search\.learning_rate\.high"):
+        train.each([bad], run)
