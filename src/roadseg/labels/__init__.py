@@ -46,7 +46,7 @@ class Table:
     lut: np.ndarray
     """int16 [256]: the train id or 255 of each raw id; `UNKNOWN` where the raw labels have no such id."""
     lossy: tuple[str, ...]
-    """One sentence per class that is not what its name says: several raw classes in one, or a raw class that mixes."""
+    """One sentence per class that is not what its name says: several raw classes in one, or a raw one that mixes."""
     absent: tuple[str, ...]
     """Classes of the space that these labels can never show."""
 

@@ -1,7 +1,7 @@
 """Getting a source's archives onto this machine.
 
-What was fetched by hand comes before a mirror, and a mirror before the official address. A download that was cut goes on
-where it was; it takes its name only when it is complete and, where a checksum is known, right.
+What was fetched by hand comes before a mirror, and a mirror before the official address. A download that was cut goes
+on where it was; it takes its name only when it is complete.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ import pooch
 import requests
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from roadseg import paths
 from roadseg.config import Shipped
 from roadseg.errors import UserError
 from roadseg.scenes import archive as archives
@@ -53,15 +54,13 @@ def get(
 def place(name: str, source: Source, archive: Archive, settings: Shipped, mirror: str | None) -> str | None:
     """Where the archive is looked for: a path or an http(s) address; None where it must be fetched by hand."""
     if settings.archive is not None:
-        by_hand = settings.archive.expanduser()
+        by_hand = paths.home() / settings.archive.expanduser()  # a retrain works in a folder of its own
         return str(by_hand / archive.file if by_hand.is_dir() or len(source.archives) > 1 else by_hand)
-    if mirror is not None:
-        return (
-            f"{mirror.rstrip('/')}/{name}/{archive.file}"
-            if is_web(mirror)
-            else str(Path(mirror).expanduser() / name / archive.file)
-        )
-    return archive.url
+    if mirror is None:
+        return archive.url
+    if is_web(mirror):
+        return f"{mirror.rstrip('/')}/{name}/{archive.file}"
+    return str(paths.home() / Path(mirror).expanduser() / name / archive.file)
 
 
 def _find(name: str, source: Source, archive: Archive, settings: Shipped, mirror: str | None, downloads: Path) -> Path:
@@ -73,14 +72,11 @@ def _find(name: str, source: Source, archive: Archive, settings: Shipped, mirror
     if is_web(where):
         official = settings.archive is None and mirror is None
         return _download(where, archive, downloads, archive.login if official else None, help_)
-    if not Path(where).is_file():
-        said = (
-            f"params.yaml, sources.{name}.archive"
-            if settings.archive
-            else "ROADSEG_MIRROR, or params.yaml, data.mirror"
-        )
-        raise UserError(f"{where} ({said}) is not there: {'put it there, or ' if not settings.archive else ''}{help_}")
-    return Path(where)
+    if Path(where).is_file():
+        return Path(where)
+    if settings.archive:
+        raise UserError(f"{where} (params.yaml, sources.{name}.archive) is not there: {help_}")
+    raise UserError(f"{where} is not there (ROADSEG_MIRROR, or params.yaml, data.mirror): put it there, or {help_}")
 
 
 def is_web(place: str) -> bool:
@@ -92,8 +88,8 @@ def _check(name: str, archive: Archive, path: Path, settings: Shipped) -> None:
     expected = settings.sha256.get(archive.file)
     if expected and (found := pooch.file_hash(str(path), alg="sha256")) != expected:
         raise UserError(
-            f"{path} has SHA-256 {found}, not the one of params.yaml, sources.{name}.sha256: delete it and fetch it again, "
-            "or correct the checksum"
+            f"{path} has SHA-256 {found}, not that of params.yaml, sources.{name}.sha256: delete it and fetch it again, or "
+            "correct the checksum"
         )
 
 

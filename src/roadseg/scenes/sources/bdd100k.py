@@ -16,7 +16,21 @@ PAGE = "https://doc.bdd100k.com/download.html"
 DATA = "https://dl.cv.ethz.ch/bdd100k/data"
 
 LONELY = frozenset(
-    ["3d581db5-2564fb7e", "52e3fd10-c205dec2", "781756b0-61e0a182", "78ac84ba-07bd30c2", "80a9e37d-e4548ac1", "9342e334-33d167eb", "fee92217-63b3f87f", "ff1e4d6d-f4d85cfd", "ff3d3536-04986e25", "ff3da814-c3463a43", "ff55861e-a06b953c", "ff7b98c7-3cb964ac", "a5242a75-c9f4fb66"]
+    [
+        "3d581db5-2564fb7e",
+        "52e3fd10-c205dec2",
+        "781756b0-61e0a182",
+        "78ac84ba-07bd30c2",
+        "80a9e37d-e4548ac1",
+        "9342e334-33d167eb",
+        "fee92217-63b3f87f",
+        "ff1e4d6d-f4d85cfd",
+        "ff3d3536-04986e25",
+        "ff3da814-c3463a43",
+        "ff55861e-a06b953c",
+        "ff7b98c7-3cb964ac",
+        "a5242a75-c9f4fb66",
+    ]
 )
 """Images without a mask or masks without an image in the packages before June 2021 (the data set's own issue list)."""
 

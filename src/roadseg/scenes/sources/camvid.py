@@ -46,8 +46,8 @@ def _parts(stem: str) -> tuple[str, int]:
 
 
 def scan_segnet(folder: Path) -> Iterator[RawScene]:
-    """CamVid/SPLIT/NAME.png, CamVid/SPLITannot/NAME.png and the list CamVid/SPLIT.txt, whose lines hold the authors' own
-    absolute paths, so that only the names count."""
+    """CamVid/SPLIT/NAME.png, CamVid/SPLITannot/NAME.png and the list CamVid/SPLIT.txt, whose lines hold the authors'
+    own absolute paths, so that only the names count."""
     for split in SPLITS:
         listing = folder / "CamVid" / f"{split}.txt"
         images, masks = folder / "CamVid" / split, folder / "CamVid" / f"{split}annot"

@@ -43,7 +43,7 @@ def source(settings: Cityscapes) -> Source:
 
 
 def scan(folder: Path, *, mask: str = "labelIds", labelled: tuple[str, ...] = ("train", "val")) -> Iterator[RawScene]:
-    """leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and, in the `labelled` splits, gtFine/SPLIT/CITY/NAME_gtFine_MASK.png.
+    """leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png; in `labelled` splits, gtFine/SPLIT/CITY/NAME_gtFine_MASK.png.
 
     Cityscapes ships masks of the test split as well, which hold nothing but the car's own hood and the image's edge:
     they are no labels and never read. A city is a sequence: the official splits are by city.

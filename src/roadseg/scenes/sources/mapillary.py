@@ -49,8 +49,8 @@ def scan(folder: Path, *, version: str) -> Iterator[RawScene]:
 
 
 def raw_labels(folder: Path, *, version: str) -> RawLabels:
-    """The archive's own classes: the names that we know, in the order of its config, since public copies of v2.0's table
-    disagree on the order. UserError where the config is missing or names other classes."""
+    """The archive's own classes: the names that we know, in the order of its config, since public copies of v2.0's
+    table disagree on the order. UserError where the config is missing or names other classes."""
     ours = labels.raw(RAW[version])
     configs = [folder / f"config_{version}.json", folder / "config.json"]
     path = next((path for path in configs if path.is_file()), configs[0])

@@ -1,4 +1,4 @@
-"""What the line must know of a data set: where it comes from, its terms, how its raw folder and its masks are laid out."""
+"""What the line must know of a data set: where it comes from, its terms, the layout of its raw folder and masks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -79,9 +79,8 @@ def pairs(
     for paths, key_of in ((images, image_key), (masks, mask_key)):
         found: dict[str, Path] = {}
         for path in sorted(paths):
-            if other := found.setdefault(key_of(path), path):
-                if other != path:
-                    raise UserError(f"{path} and {other} are both called {key_of(path)}: remove one")
+            if (other := found.setdefault(key_of(path), path)) != path:
+                raise UserError(f"{path} and {other} are both called {key_of(path)}: remove one")
         by_key.append(found)
     ours, theirs = by_key
     for mine, others, what in ((ours, theirs, "mask"), (theirs, ours, "image")):
