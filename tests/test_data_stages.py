@@ -136,7 +136,7 @@ IDS = segnet.pair(0)[1]
 BAD_MASKS = {
     "an unknown id": (
         _png(np.where(IDS == 5, 12, IDS).astype(np.uint8)),
-        r"label id 12 \(24 px\) is not in camvid's",
+        r"label id 12 \(24 px\) is not in the raw labels segnet11",
     ),
     "another size": (
         _png(IDS[:, :20]),

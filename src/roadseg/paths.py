@@ -26,6 +26,12 @@ def home() -> Path:
     return Path(os.environ.get("ROADSEG_HOME") or os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
+def of_home(path: Path) -> Path:
+    """A path that a person gave, which is relative to `home()`: in a project's own folder the path as it is."""
+    expanded = path.expanduser()
+    return expanded if home() == Path.cwd() else home() / expanded
+
+
 def state(*parts: str) -> Path:
     """A place under .state/ for what must survive a killed stage (never a DVC output). Its parent folder exists.
 

@@ -53,8 +53,8 @@ class Table:
     def remap(self, ids: np.ndarray, where: object, *, tolerate: int = 0) -> np.ndarray:
         """uint8 HW raw ids -> uint8 HW train ids, 255 = ignore.
 
-        Up to `tolerate` pixels of ids outside of the table become void. UserError with `where` (the file) and the values
-        for more of them.
+        Up to `tolerate` pixels of ids outside of the table become void. For more, UserError with `where` (the file) and
+        the values.
         """
         unknown = self.lut < 0
         counts = np.bincount(ids.ravel(), minlength=256)[unknown]
@@ -125,6 +125,8 @@ def _space(path: Path) -> LabelSpace:
     try:
         rows, given = content["classes"], content.get("from") or {}
         classes = tuple(str(row["name"]) for row in rows)
+        if not 0 < len(classes) <= IGNORE or len(set(classes)) < len(classes):
+            raise UserError(f"it has {len(classes)} classes, {len(set(classes))} of them different: 1 to 255")
         colours: tuple[Colour, ...] = tuple(tuple(int(value) for value in row["colour"]) for row in rows)  # type: ignore[misc]
         space = LabelSpace(str(content["name"]), classes, colours, _readers(content), dict(content.get("mixed") or {}))
         _check(space, {kind: given[kind] for kind in given})
@@ -152,9 +154,7 @@ def _readers(content: dict[str, Any]) -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 def _check(space: LabelSpace, given: dict[str, Any]) -> None:
-    """What a look-up table needs: classes and colours that fit, and raw names that exist and are taken once."""
-    if not 0 < len(space.classes) <= IGNORE or len(set(space.classes)) < len(space.classes):
-        raise UserError(f"it has {len(space.classes)} classes, {len(set(space.classes))} of them different: 1 to 255")
+    """What a look-up table needs: raw names that exist and are taken once."""
     for kind in given:
         names = [name for taken in space.readers[kind].values() for name in taken]
         known = set(raw(kind).names.values()) if kind in RAW else set(names)

@@ -54,13 +54,13 @@ def get(
 def place(name: str, source: Source, archive: Archive, settings: Shipped, mirror: str | None) -> str | None:
     """Where the archive is looked for: a path or an http(s) address; None where it must be fetched by hand."""
     if settings.archive is not None:
-        by_hand = paths.home() / settings.archive.expanduser()  # a retrain works in a folder of its own
+        by_hand = paths.of_home(settings.archive)
         return str(by_hand / archive.file if by_hand.is_dir() or len(source.archives) > 1 else by_hand)
     if mirror is None:
         return archive.url
     if is_web(mirror):
         return f"{mirror.rstrip('/')}/{name}/{archive.file}"
-    return str(paths.home() / Path(mirror).expanduser() / name / archive.file)
+    return str(paths.of_home(Path(mirror)) / name / archive.file)
 
 
 def _find(name: str, source: Source, archive: Archive, settings: Shipped, mirror: str | None, downloads: Path) -> Path:
@@ -88,7 +88,7 @@ def _check(name: str, archive: Archive, path: Path, settings: Shipped) -> None:
     expected = settings.sha256.get(archive.file)
     if expected and (found := pooch.file_hash(str(path), alg="sha256")) != expected:
         raise UserError(
-            f"{path} has SHA-256 {found}, not that of params.yaml, sources.{name}.sha256: delete it and fetch it again, or "
+            f"{path} has SHA-256 {found}, not the one in sources.{name}.sha256 of params.yaml: fetch it again, or "
             "correct the checksum"
         )
 
