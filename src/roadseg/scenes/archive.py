@@ -65,7 +65,8 @@ def unpack(path: Path, archive: Archive, folder: Path) -> None:
     except BROKEN as error:
         if isinstance(error, OSError) and not isinstance(error, tarfile.TarError | EOFError) and error.errno:
             raise UserError(f"{path} could not be unpacked into {folder}: {error}") from None
-        raise UserError(f"{path} is no archive, or a broken one ({error}): delete it and fetch it again") from None
+        why = " ".join(str(error).split())
+        raise UserError(f"{path} is no archive, or a broken one ({why}): delete it and fetch it again") from None
 
 
 def _members(file: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:

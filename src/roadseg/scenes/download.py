@@ -16,6 +16,7 @@ from urllib.parse import urljoin
 
 import pooch
 import requests
+import urllib3
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from roadseg import paths
@@ -164,9 +165,12 @@ class _Resuming:
 
 
 def _copy(reply: requests.Response, file: IO[bytes], came: Callable[[int], None]) -> None:
-    for block in reply.iter_content(BLOCK):
-        file.write(block)
-        came(len(block))
+    try:
+        while block := reply.raw.read1(BLOCK):  # what has come by now; iter_content loses a block that is cut
+            file.write(block)
+            came(len(block))
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from error
 
 
 def _need_room(folder: Path, size: int) -> None:
