@@ -148,7 +148,7 @@ class Train(Section):
     """AdamW's, on weights of two and more dimensions only."""
     ema: Annotated[float, Field(ge=0, lt=1)]
     """Decay per step of the exponential moving average of the weights; 0 switches it off."""
-    class_weights: Literal["enet", "median_frequency"]
+    class_weights: Literal["enet", "median_frequency", "inverse", "sqrt_inverse", "class_balanced"]
     """Which weights of data/profile/weights.json the weighted losses use."""
     precision: Literal["auto", "float32", "bfloat16"]
     """Of the training step. auto: bfloat16 autocast where the CPU has AMX or AVX512-BF16 or the GPU has bf16, else
