@@ -91,6 +91,66 @@ class Bdd100k(Shipped):
     """Which of the shipped masks are read."""
 
 
+Split = Literal["train", "val", "test"]
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class FolderSplit(Section):
+    """How scenes are divided: by one of three rules."""
+
+    lists: dict[Split, Path] = {}
+    """Files under `root` that name a split's scenes, one a line."""
+    sequences: dict[Split, tuple[str, ...]] = {}
+    """Sequences of a split; those that are not named are in train."""
+    fractions: dict[Split, Share] = {}
+    """Shares of the scenes. A sequence goes to one split as a whole, by a hash of its name."""
+    seed: int = 0
+    """Of the hash: another seed is another division."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "FolderSplit":
+        given = [name for name in ("lists", "sequences", "fractions") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"give one of `lists`, `sequences`, `fractions`; there are {len(given)}")
+        if self.fractions and abs(sum(self.fractions.values()) - 1) > 1e-6:
+            raise ValueError(f"`fractions` add up to {sum(self.fractions.values()):g}, not to 1")
+        return self
+
+
+class Folder(Section):
+    """Anyone's own scenes. See roadseg/scenes/sources/folder.py for the patterns."""
+
+    root: Path
+    """Folder that holds the images and the masks."""
+    images: str
+    """Pattern of the images' paths under `root`."""
+    masks: str
+    """Pattern of the masks' paths under `root`."""
+    encoding: Literal["index", "palette", "colour", "instance1000", "instance256"]
+    """How a mask says its class; see roadseg/scenes/masks.py."""
+    space: str
+    """Label space that `classes` speaks: a name from `roadseg.labels.SPACES` or a YAML file."""
+    classes: dict[str, tuple[Byte | tuple[Byte, Byte, Byte], ...]]
+    """Class of the space -> ids in the masks, or their colours where the encoding is colour."""
+    void: tuple[Byte | tuple[Byte, Byte, Byte], ...] = ()
+    """Ids or colours that are ignored."""
+    split: FolderSplit
+    licence: str = "your own"
+    expect: dict[Split, Annotated[int, Field(ge=0)]]
+    """Scenes of each split: DVC looks again when this changes, so change it when you add some."""
+    tolerate: Annotated[int, Field(ge=0)] = 0
+    """Pixels of a mask whose id or colour is in no table that may become void; 0 refuses the first."""
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Folder":
+        for key in ("images", "masks"):
+            if "{name}" not in getattr(self, key):
+                raise ValueError(
+                    f"`{key}` (={getattr(self, key)!r}) must hold {{name}}, by which images find their masks"
+                )
+        return self
+
+
 class Sources(Section):
     streets: Streets
     camvid: Camvid
@@ -98,6 +158,7 @@ class Sources(Section):
     kitti: Kitti
     mapillary: Mapillary
     bdd100k: Bdd100k
+    folder: Folder | None = None
 
 
 class Validate(Section):

@@ -17,6 +17,8 @@ import yaml
 from roadseg.errors import UserError
 
 IGNORE = 255
+VOID = "void"
+"""How raw labels of a person's own call what is ignored; no class has this name."""
 UNKNOWN = -1
 """In a look-up table: an id that the raw labels do not have."""
 
@@ -35,6 +37,8 @@ class RawLabels:
     name: str
     names: Mapping[int, str]
     colours: Mapping[int, Colour]
+    speaks: str = ""
+    """The label space whose classes the names are, where they are some: a person's own masks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +84,12 @@ class LabelSpace:
     """Of each kind of raw labels: the raw names that a class takes. What no class takes is void."""
     mixed: Mapping[str, Mapping[str, str]]
     """Of each kind of raw labels: what a raw name holds beside the class that it becomes."""
+    via: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """Of another space: the classes of it that a class takes."""
 
     def table(self, raw: RawLabels) -> Table:
         """How `raw` is read in this space. UserError, with the raw labels that can be, where it cannot."""
-        if raw.name not in self.readers:
-            known = ", ".join(sorted(self.readers))
-            raise UserError(f"label space {self.name} cannot be made from raw labels {raw.name}; it can from: {known}")
-        taken = self.readers[raw.name]
+        taken = self._taken(raw)
         class_of = {name: self.classes.index(class_) for class_, names in taken.items() for name in names}
         lut = np.full(256, UNKNOWN, np.int16)
         for raw_id, name in raw.names.items():
@@ -95,6 +98,24 @@ class LabelSpace:
         mixed = (f"{name} also holds {what}" for name, what in self.mixed.get(raw.name, {}).items())
         absent = tuple(name for name in self.classes if name not in taken)
         return Table(raw.name, self.name, lut, (*merged, *mixed), absent)
+
+    def _taken(self, raw: RawLabels) -> Mapping[str, tuple[str, ...]]:
+        """The names of `raw` that each class takes."""
+        if raw.name in self.readers:
+            return self.readers[raw.name]
+        if raw.speaks not in (self.name, *self.via):
+            known = ", ".join(sorted({*self.readers, *self.via}))
+            what = f"raw labels {raw.name}" + (f", which speak {raw.speaks}" if raw.speaks else "")
+            raise UserError(f"label space {self.name} cannot be made from {what}; it can from: {known}")
+        theirs = self if raw.speaks == self.name else load(raw.speaks)
+        if stray := sorted(set(raw.names.values()) - {VOID, *theirs.classes}):
+            raise UserError(
+                f"raw labels {raw.name}: {stray[0]!r} is no class of {theirs.name}: {', '.join(theirs.classes)}"
+            )
+        there = set(raw.names.values())
+        classes = {name: (name,) for name in self.classes} if theirs is self else self.via[raw.speaks]
+        taken = {mine: tuple(name for name in names if name in there) for mine, names in classes.items()}
+        return {mine: names for mine, names in taken.items() if names}
 
 
 @lru_cache
@@ -128,7 +149,9 @@ def _space(path: Path) -> LabelSpace:
         if not 0 < len(classes) <= IGNORE or len(set(classes)) < len(classes):
             raise UserError(f"it has {len(classes)} classes, {len(set(classes))} of them different: 1 to 255")
         colours: tuple[Colour, ...] = tuple(tuple(int(value) for value in row["colour"]) for row in rows)  # type: ignore[misc]
-        space = LabelSpace(str(content["name"]), classes, colours, _readers(content), dict(content.get("mixed") or {}))
+        via = {s: {m: tuple(ts) for m, ts in taken.items()} for s, taken in (content.get("via") or {}).items()}
+        mixed = dict(content.get("mixed") or {})
+        space = LabelSpace(str(content["name"]), classes, colours, _readers(content), mixed, via)
         _check(space, {kind: given[kind] for kind in given})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is no label space ({type(error).__name__}: {error}): see {HERE / 'spaces'}") from None

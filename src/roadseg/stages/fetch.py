@@ -4,12 +4,13 @@ Reads archives by hand, from a mirror or from the official address (`roadseg.sce
 checked against the source's own lists and the numbers of scenes in params.yaml.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from roadseg import paths
-from roadseg.config import Config, Shipped
+from roadseg.config import Config, Folder, Shipped
 from roadseg.errors import UserError
 from roadseg.scenes import archive, download, sources, streets
 from roadseg.scenes.sources import Source
@@ -29,6 +30,8 @@ def run(config: Config, source: str) -> None:
         if source in DRAWN:
             DRAWN[source](config, folder)
             origin = "what was drawn"
+        elif isinstance(settings, Folder):
+            origin = str(_link(settings, folder))
         else:
             origin = _unpack(config, source, what, settings, folder)
         try:
@@ -36,7 +39,7 @@ def run(config: Config, source: str) -> None:
             what.labels(folder)
         except UserError as error:  # said of the place where it will be, and of where it came from
             raise UserError(f"{origin}: {error}".replace(f"{folder}/", "")) from None
-        if isinstance(settings, Shipped):
+        if isinstance(settings, Shipped | Folder):
             _compare(source, settings, counts, origin)
     print(f"{source}: " + ", ".join(f"{counts[split]} {split}" for split in sources.SPLITS) + f"; {what.licence}")
 
@@ -50,7 +53,22 @@ def _unpack(config: Config, name: str, source: Source, settings: Shipped, folder
     return ", ".join(str(path) for _, path in found)
 
 
-def _compare(source: str, settings: Shipped, counts: Counter[str], origin: str) -> None:
+def _link(settings: Folder, folder: Path) -> Path:
+    """Links a person's own files into `folder` (copies, where that is another disk), and returns where they are."""
+    root = paths.of_home(settings.root)
+    if not root.is_dir():
+        raise UserError(f"{root} (params.yaml, sources.folder.root) is no folder: mend the path")
+    for path in sources.folder.files(settings, root):
+        place = folder / path.relative_to(root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            place.hardlink_to(path.resolve())
+        except OSError:
+            shutil.copyfile(path, place)
+    return root
+
+
+def _compare(source: str, settings: Shipped | Folder, counts: Counter[str], origin: str) -> None:
     """Refuses another number of scenes than params.yaml expects."""
     for split, expected in (settings.expect or {}).items():
         if counts[split] != expected:

@@ -6,7 +6,7 @@ from typing import Any
 from roadseg import labels
 from roadseg.config import Config
 from roadseg.errors import UserError
-from roadseg.scenes.sources import bdd100k, camvid, cityscapes, kitti, mapillary, streets
+from roadseg.scenes.sources import bdd100k, camvid, cityscapes, folder, kitti, mapillary, streets
 from roadseg.scenes.sources.source import SPLITS, Archive, RawScene, Source
 
 __all__ = ["SOURCES", "SPLITS", "Archive", "RawScene", "Source", "get", "space_of"]
@@ -18,6 +18,7 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "kitti": kitti.source,
     "mapillary": mapillary.source,
     "bdd100k": bdd100k.source,
+    "folder": folder.source,
 }
 """Name -> the source as its section of params.yaml's `sources` describes it."""
 
@@ -26,7 +27,9 @@ def get(config: Config, name: str) -> Source:
     """The source of that name, as configured. UserError with the valid names for any other."""
     if name not in SOURCES:
         raise UserError(f"source {name!r} is unknown (data.sources in params.yaml); valid: {', '.join(SOURCES)}")
-    return SOURCES[name](getattr(config.sources, name))
+    if (settings := getattr(config.sources, name)) is None:
+        raise UserError(f"data.sources names {name}, but params.yaml's sources.{name} says nothing: describe it there")
+    return SOURCES[name](settings)
 
 
 def space_of(config: Config) -> labels.LabelSpace:
