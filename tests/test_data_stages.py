@@ -195,7 +195,7 @@ def test_profile_counts_as_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     head = (
         "source,split,image,label,height,width,image_height,image_width,sequence,label_sha256,image_sha256,void_share,"
     )
-    head += "brightness,blur,phash,n_classes"
+    head += "brightness,blur,phash,ragged,n_classes"
     assert list(table.columns) == head.split(",") + [f"share_{name}" for name in labels.load("camvid11").classes]
     row = table.iloc[0]
     assert (row["void_share"], row["n_classes"], row["brightness"], row["blur"]) == (0.25, 2, 100, 0)

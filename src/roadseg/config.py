@@ -166,6 +166,10 @@ class Validate(Section):
     """Largest share of void pixels that a scene may have."""
     classes_absent: tuple[str, ...] = ()
     """Classes that a split may lack, by name."""
+    severity: dict[str, Literal["fail", "warn", "off"]] = {}
+    """Of a check, by its name in report.json, where it is to be another than the check's own."""
+    waive: dict[str, dict[str, Annotated[str, Field(min_length=1)]]] = {}
+    """Check -> part of an offender's name -> the reason why it may be so. What is waived is still reported."""
 
 
 class Range(Section):
