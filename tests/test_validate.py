@@ -201,7 +201,9 @@ def test_nearest_and_odd_equal_naive_loops() -> None:
     ]
     assert audit.nearest_across_splits(table).tolist() == expected
     assert audit.nearest_across_splits(table.assign(split="train")).tolist() == [64] * 30
-    assert audit.oddness(pd.Series([0.0, 1, 2, 3, 4, 13])).tolist() == [0.5, 0.1, 0, 0, 0, 3.7]
+    assert audit.oddness(pd.Series([0.0, 1, 2, 3, 4, 13])).tolist() == [0.5, 0.1, 0, 0, 0.1, 3.7], (
+        "quartiles 1.25, 3.75"
+    )
 
 
 def test_interpolated_ids_are_ragged_and_drawn_ones_are_not() -> None:
