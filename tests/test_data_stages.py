@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,7 +137,7 @@ IDS = segnet.pair(0)[1]
 BAD_MASKS = {
     "an unknown id": (
         _png(np.where(IDS == 5, 12, IDS).astype(np.uint8)),
-        r"label id 12 \(24 px\) is not in camvid's",
+        r"label id 12 \(24 px\) is not in the raw labels segnet11",
     ),
     "another size": (
         _png(IDS[:, :20]),
@@ -194,7 +195,7 @@ def test_profile_counts_as_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     head = (
         "source,split,image,label,height,width,image_height,image_width,sequence,label_sha256,image_sha256,void_share,"
     )
-    head += "brightness,blur,n_classes"
+    head += "brightness,blur,phash,ragged,n_classes"
     assert list(table.columns) == head.split(",") + [f"share_{name}" for name in labels.load("camvid11").classes]
     row = table.iloc[0]
     assert (row["void_share"], row["n_classes"], row["brightness"], row["blur"]) == (0.25, 2, 100, 0)
@@ -217,6 +218,34 @@ def test_profile_counts_as_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert weights["median_frequency"][8] == pytest.approx((6 / 24) / (4 / 24), abs=1e-6)
     assert weights["median_frequency"][0] == 1
     assert weights["median_frequency"][1] == 0
+    shares = np.array([6, 32, 4]) / 42  # sky, road, car
+    pixels = shares * 42
+    effective = (1 - (41 / 42) ** pixels) / (1 - 41 / 42)
+    for name, expected, exactly in (
+        ("inverse", 1 / shares, 1e-6),
+        ("sqrt_inverse", 1 / np.sqrt(shares), 1e-6),
+        ("class_balanced", 1 / effective, 0.02),  # written for many pixels: (1 - 1/N)^n as exp(-n/N)
+    ):
+        found = np.array(weights[name])
+        assert found[[0, 3, 8]] == pytest.approx(expected / expected.mean(), rel=exactly, abs=1e-6)
+        assert found.sum() == pytest.approx(3, abs=1e-5), "classes that are not there weigh nothing"
+
+
+def test_perceptual_hash_is_near_for_what_looks_alike() -> None:
+    random = np.random.default_rng(0)
+    scene = cv2.resize(random.integers(0, 256, (12, 16), dtype=np.uint8), (480, 360))
+
+    def distance(other: np.ndarray) -> int:
+        return (int(profile.perceptual_hash(scene), 16) ^ int(profile.perceptual_hash(other), 16)).bit_count()
+
+    assert distance(scene) == 0
+    assert distance(np.clip(scene * 0.8 + 20, 0, 255).astype(np.uint8)) <= 3, "darker"
+    assert distance(np.roll(scene, 4, axis=1)) <= 8, "a little later"
+    assert distance(cv2.resize(scene, (240, 180))) <= 3, "smaller"
+    assert distance(scene[:, ::-1]) > 20
+    another = cv2.resize(random.integers(0, 256, (12, 16), dtype=np.uint8), (480, 360))
+    assert distance(another) > 15
+    assert len(profile.perceptual_hash(scene)) == 16
 
 
 def test_profile_of_cityscapes_shares_gives_the_published_enet_weights() -> None:

@@ -68,6 +68,7 @@ class Project:
         }
         short = {
             "data.sources": ["camvid"],
+            "sources.camvid.expect": None,
             "data.mirror": str(mirror),
             "search.trials": 2,
             "search.epochs": 1,
@@ -213,18 +214,11 @@ def test_an_edited_network_reruns_the_stages_that_use_it_and_a_docstring_elsewhe
         finally:
             path.write_text(text)
         users = {stage.split("@")[0] for stage in stale}
-        assert expected <= users
-        assert users == {stage for stage in users if _uses(stage, path.relative_to(project.folder))}
+        assert expected == users - {"promote"}, "promote never counts as up to date"
         assert "promote" in would_run
         assert not {"fetch@camvid", "remap@camvid", "profile", "validate"} & set(would_run)
         if not expected:
             assert would_run == ["promote"]
-
-
-def _uses(stage: str, file: Path) -> bool:
-    from roadseg import closure
-
-    return file in closure.of_stage(stage)
 
 
 def test_an_experiment_is_compared_and_leaves_the_champion_alone(project: Project) -> None:

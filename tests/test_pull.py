@@ -56,6 +56,8 @@ def test_what_is_not_there_is_named(registered):
         UserError, match=f"{registered} has no version or alias 'newest'; versions: 1, 2; aliases: champion"
     ):
         pull.run("newest", Path("out"), name=registered)
+    with pytest.raises(UserError, match="is registered at http"):
+        pull.run("champion", Path("out"), name="it's")
     with pytest.raises(UserError, match=f"no model 'other' is registered at http.*; there are: .*{registered}"):
         pull.run("champion", Path("out"), name="other")
     assert not Path("out").exists()

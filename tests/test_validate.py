@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from roadseg.config import Config
 from roadseg.errors import UserError
-from roadseg.stages import fetch, profile, remap, validate
+from roadseg.stages import audit, fetch, profile, remap, validate
 from tests import segnet
 
 MIRROR = segnet.ROOT.parent / "shared/mirror"
@@ -53,7 +54,7 @@ def test_good_data_passes_and_leaves_its_reports(project: Config) -> None:
     assert json.loads(written)["passed"] is True
     assert json.loads(written)["scenes"] == {"train": 3, "val": 1, "test": 1}
     assert all(check["passed"] for check in report().values())
-    assert list(report())[:2] == ["labelled splits", "pairing"]
+    assert list(report())[:2] == ["labelled splits", "class shares"]
     assert str(Path.cwd()) not in written
     assert Path("data/validation/docs/index.html").is_file()
     assert Path("data/validation/summary.md").read_text().startswith("# Validation: passed\n")
@@ -86,6 +87,7 @@ REFUSED = {
         {"void_share": 0.36},
         rf"at most 35% .*: {IMAGE} \(void_share 0.36\); mend",
     ),
+    "ragged masks": ("scenes.csv", ROW, {"ragged": 0.3}, rf"interpolated ids are; not so: {IMAGE} \(ragged 0\.3\)"),
     "sequence": (
         "scenes.csv",
         "split == 'test' or " + ROW,
@@ -105,7 +107,7 @@ REFUSED = {
 def test_what_is_refused(project: Config, check: str) -> None:
     name, where, values, because = REFUSED[check]
     change(name, where, **values)
-    scenes = validate.scene_table()
+    scenes = audit.scene_table()
     findings = validate.check(validate.suites(project, scenes), docs=None)
     failed = [finding for finding in findings if not finding.passed and finding.severity == "critical"]
     assert check in [finding.check for finding in failed]
@@ -137,6 +139,81 @@ def test_warnings_do_not_fail(project: Config, capsys: pytest.CaptureFixture[str
     failed = {name: check["severity"] for name, check in report().items() if not check["passed"]}
     assert failed == dict.fromkeys(["copies in a split", "official sequence", "class in val and test"], "warning")
     assert "val is one continuous shot cut out of this training sequence" in capsys.readouterr().out
+
+
+NOTICED = {
+    "near copies across splits": ("scenes.csv", "split != 'test'", {"phash": "00000000000000ff"}, "nearest 0"),
+    "nearly empty masks": ("scenes.csv", ROW, {"n_classes": 1}, "n_classes 1"),
+    "odd brightness": ("scenes.csv", ROW, {"brightness": 9999.0}, "brightness_odd"),
+    "odd blur": ("scenes.csv", ROW, {"blur": 1e9}, "blur_odd"),
+    "class shares": ("classes.csv", "split == 'val' and class_name == 'sky'", {"share": 0.9}, r"val \(drift 0\.4"),
+}
+
+
+@pytest.mark.parametrize("check", NOTICED)
+def test_what_is_worth_a_look_is_warned_of(project: Config, check: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name, where, values, says = NOTICED[check]
+    change(name, where, **values)
+    validate.run(project)
+    assert (report()[check]["passed"], report()[check]["severity"]) == (False, "warning")
+    assert re.search(says, capsys.readouterr().out)
+
+
+def test_a_checks_severity_is_params_to_choose(project: Config) -> None:
+    change("scenes.csv", ROW, void_share=0.9, n_classes=1)
+    wanted = {"void share": "warn", "nearly empty masks": "off", "odd blur": "fail"}
+    validate.run(segnet.settings(validate={"void_share": 0.35, "severity": wanted}))
+    assert (report()["void share"]["passed"], report()["void share"]["severity"]) == (False, "warning")
+    assert "nearly empty masks" not in report()
+    assert report()["odd blur"]["severity"] == "critical"
+    wrong = segnet.settings(validate={"void_share": 0.35, "severity": {"voids": "warn"}})
+    with pytest.raises(UserError, match=r"validate\.severity: there is no check 'voids'; there are: labelled splits"):
+        validate.run(wrong)
+
+
+def test_what_is_waived_by_name_passes_and_is_reported_with_its_reason(
+    project: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change("scenes.csv", "split == 'train'", void_share=0.9)
+    waive = {"void share": {"0006R0": "the camera was covered"}}
+    with pytest.raises(UserError, match=r"not so: \S+0001TP_000010\.png \(void_share 0\.9\);"):
+        validate.run(segnet.settings(validate={"void_share": 0.35, "waive": waive}))
+    assert report()["void share"]["offenders_in_all"] == 1
+    waive["void share"]["0001TP_000010"] = "at night"
+    validate.run(segnet.settings(validate={"void_share": 0.35, "waive": waive}))
+    assert report()["void share"]["passed"] is True
+    waived = report()["void share"]["waived"]
+    assert len(waived) == 3 and all("covered" in line or "at night" in line for line in waived)
+    assert "validation waives void share: " in capsys.readouterr().out
+
+
+def test_nearest_and_odd_equal_naive_loops() -> None:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "phash": [f"{random.integers(0, 1 << 63):016x}" for _ in range(30)],
+            "split": random.choice(["train", "val", "test"], 30),
+        }
+    )
+    expected = [
+        min((int(a, 16) ^ int(b, 16)).bit_count() for b, other in table.itertuples(index=False) if other != split)
+        for a, split in table.itertuples(index=False)
+    ]
+    assert audit.nearest_across_splits(table).tolist() == expected
+    assert audit.nearest_across_splits(table.assign(split="train")).tolist() == [64] * 30
+    assert audit.oddness(pd.Series([0.0, 1, 2, 3, 4, 13])).tolist() == [0.5, 0.1, 0, 0, 0.1, 3.7], (
+        "quartiles 1.25, 3.75"
+    )
+
+
+def test_interpolated_ids_are_ragged_and_drawn_ones_are_not() -> None:
+    ids = np.full((200, 300), 3, np.uint8)
+    for row in range(200):
+        ids[row, : 100 + row // 3], ids[row, 250 - row // 2 :] = 7, 12
+    assert profile.raggedness(ids) == 0
+    small = np.asarray(Image.fromarray(ids).resize((150, 100), Image.Resampling.BILINEAR))
+    assert profile.raggedness(small) > 0.3
+    assert profile.raggedness(np.zeros((4, 4), np.uint8)) == 0
 
 
 def test_many_offenders_are_counted(tmp_path: Path, project: Config) -> None:

@@ -123,6 +123,26 @@ def frontier() -> None:
 
 
 @app.command()
+def data() -> None:
+    """What data is there: scenes of each split, labelled or not, sizes, licence terms."""
+    from roadseg.stages import inventory
+
+    inventory.run(read())
+
+
+@app.command()
+def show(
+    source: Source,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures; show/SOURCE by default.")] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes on the sheet.")] = 8,
+) -> None:
+    """Contact sheets of a source: image, labels, both; and of each class the scenes with least and most of it."""
+    from roadseg.stages import show
+
+    show.run(read(), source, out or Path("show") / source, scenes)
+
+
+@app.command()
 def doctor() -> None:
     """What this machine has: devices, engines, precisions, servers, data."""
     from roadseg.stages import doctor

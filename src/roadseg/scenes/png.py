@@ -1,4 +1,4 @@
-"""Reading and writing the PNG files of a data set: what is broken in one is said in one line that names it."""
+"""Reading and writing the image files of a data set: what is broken in one is said in one line that names it."""
 
 from io import BytesIO
 from pathlib import Path
@@ -14,12 +14,12 @@ BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombErr
 
 def read_rgb(path: Path) -> np.ndarray:
     """uint8 HWC RGB 0-255. UserError where the file is unreadable or not 8-bit RGB."""
-    return _read(path, "RGB", "an 8-bit RGB image")
+    return read(path, ("RGB",), "an 8-bit RGB image")
 
 
 def read_ids(path: Path) -> np.ndarray:
     """uint8 HW ids, exactly as stored. UserError where the file is unreadable or not an 8-bit single-channel mask."""
-    return _read(path, "L", "an 8-bit mask of ids")
+    return read(path, ("L",), "an 8-bit mask of ids")
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -36,18 +36,22 @@ def write_ids(path: Path, ids: np.ndarray) -> None:
     Image.fromarray(ids).save(path, "PNG")
 
 
-def _read(path: Path, mode: str, wanted: str) -> np.ndarray:
+def read(path: Path, modes: tuple[str, ...], wanted: str) -> np.ndarray:
+    """The pixels as stored, of a file in one of Pillow's `modes`; palette indices for mode P.
+
+    UserError where the file is unreadable, or of another mode; `wanted` says what was needed.
+    """
     try:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as image:
             image.verify()  # every checksum and the end mark: decoding alone lets some truncated files pass
         with Image.open(BytesIO(content)) as image:
-            if image.mode == mode:
+            if image.mode in modes:
                 return np.asarray(image)
             found = image.mode
     except BROKEN as error:
         raise _broken(path, error) from None
-    raise UserError(f"{path} has mode {found}, but {wanted} (mode {mode}) is needed: fetch the source again")
+    raise UserError(f"{path} has mode {found}, but {wanted} (mode {modes[0]}) is needed: fetch the source again")
 
 
 def _broken(path: Path, error: BaseException) -> UserError:

@@ -26,7 +26,7 @@ from roadseg.deploy import device
 from roadseg.deploy.engines import ENGINES
 from roadseg.engine.precision import native_bf16
 from roadseg.errors import one_line
-from roadseg.scenes.sources import SOURCES, Source
+from roadseg.scenes import download, sources
 from roadseg.tracking import server
 
 TIMEOUT_S = 3.0
@@ -138,23 +138,28 @@ def _prefect() -> tuple[bool, str]:
 
 
 def _data(config: Config) -> Iterator[Finding]:
-    for name, source in SOURCES.items():
-        wanted = name in config.data.sources
-        yield _asked("data", name, lambda n=name, s=source: _source(config, n, s), wanted)  # type: ignore[misc]
+    for name in sources.SOURCES:
+        yield _asked("data", name, lambda n=name: _source(config, n), name in config.data.sources)  # type: ignore[misc]
 
 
-def _source(config: Config, name: str, source: Source) -> tuple[bool, str]:
+def _source(config: Config, name: str) -> tuple[bool, str]:
     """Where fetch would take the source from, in its own order: by hand, a mirror, the official address."""
     if (paths.RAW / name).is_dir():
         return True, f"fetched, in {paths.RAW / name}"
-    if not source.archive:
+    source, settings = sources.get(config, name), getattr(config.sources, name)
+    if not source.archives:
         return True, "drawn here, nothing to fetch"
-    by_hand = getattr(getattr(config.sources, name, None), "archive", None)
-    mirror = config.data.mirror_address()
-    place = str(by_hand or (f"{mirror.rstrip('/')}/{name}/{source.archive}" if mirror else source.url))
-    remote = place.startswith(("http://", "https://"))
-    there = _reachable(place) if remote else Path(place).expanduser().is_file()
-    return there, f"{place} {'answers' if there and remote else 'is there' if there else 'cannot be reached'}"
+    said = []
+    for archive in source.archives:
+        place = download.place(name, source, archive, settings, config.data.mirror_address())
+        if place is None:
+            return False, f"needs an account: {archive.file} from {archive.page}, then sources.{name}.archive"
+        remote = download.is_web(place)
+        there = _reachable(place) if remote else Path(place).is_file()
+        said.append(f"{place} {'answers' if there and remote else 'is there' if there else 'cannot be reached'}")
+        if not there and not archive.optional:
+            return False, said[-1]
+    return True, said[0] + (f", and {len(said) - 1} more" if said[1:] else "")
 
 
 def _reachable(url: str) -> bool:

@@ -6,6 +6,7 @@ and class) and weights.json (of the training split alone).
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import partial
 
 import cv2
@@ -52,8 +53,11 @@ def _measure(scene: Scene, space: LabelSpace) -> tuple[dict[str, object], np.nda
     counts = np.zeros(len(space.classes), np.int64)
     area = scene.height * scene.width
     shares: list[float | None] = [None] * len(counts)
+    ragged = None
     if scene.label:
-        pixels = np.bincount(png.read_ids(scene.label).ravel(), minlength=IGNORE + 1)
+        ids = png.read_ids(scene.label)
+        ragged = round(raggedness(ids), 4)
+        pixels = np.bincount(ids.ravel(), minlength=IGNORE + 1)
         if pixels[len(counts) : IGNORE].any():
             raise UserError(f"{scene.label} holds train ids that {space.name} does not have: run the remap stage again")
         counts = pixels[: len(counts)]
@@ -74,9 +78,32 @@ def _measure(scene: Scene, space: LabelSpace) -> tuple[dict[str, object], np.nda
         "brightness": round(float(luma.mean()), 3),  # mean luma (Rec. 601), 0-255
         # Variance of the Laplacian of luma: low is blurred (Pech-Pacheco et al. 2000).
         "blur": round(float(cv2.Laplacian(luma, cv2.CV_64F).var()), 3),
+        "phash": perceptual_hash(luma),
+        "ragged": ragged,
         "n_classes": int((counts > 0).sum()) if scene.label else None,
     }
     return row | {f"share_{name}": share for name, share in zip(space.classes, shares, strict=True)}, counts
+
+
+def raggedness(ids: np.ndarray) -> float:
+    """Of the pixels of uint8 HW ids at which the class changes along a row, the share that is a class of its own there.
+
+    Drawn masks have few (at most 0.07 in the scenes that we know, poles included). A mask whose ids were interpolated
+    has one at nearly every border (0.3 and more): between 3 and 7 there is a 5 that nobody drew.
+    """
+    left, here, right = ids[:, :-2], ids[:, 1:-1], ids[:, 2:]
+    border = (left != here) | (here != right)
+    alone = (left != here) & (here != right) & (left != right)
+    return float(alone.sum() / max(border.sum(), 1))
+
+
+def perceptual_hash(luma: np.ndarray) -> str:
+    """A difference hash (Krawetz 2013) of uint8 HW luma, 16 hex digits: images that look alike differ in few bits.
+
+    Each of its 64 bits says whether a cell of the image, brought to 9x8, is brighter than its left neighbour.
+    """
+    small = cv2.resize(luma, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
+    return np.packbits(small[:, 1:] > small[:, :-1]).tobytes().hex()
 
 
 def class_table(splits: pd.Series, counts: np.ndarray, space: LabelSpace) -> pd.DataFrame:
@@ -99,16 +126,35 @@ def class_weights(counts: np.ndarray, areas: np.ndarray) -> dict[str, list[float
 
     enet: 1 / ln(1.02 + p), p = share of the non-void pixels (Paszke et al. 2016, section 5.2).
     median_frequency: median(f) / f, f = pixels of the class / pixels of the scenes that show it (Eigen and Fergus
-    2015, section 6.3.2). The median is over the classes that are there; a class that is not has weight 0.
+    2015, section 6.3.2). The median is over the classes that are there.
+    inverse: 1 / p, and sqrt_inverse: 1 / sqrt(p), with their mean made 1.
+    class_balanced: 1 / E, E = (1 - b^n) / (1 - b) the effective number of n samples (Cui et al. 2019, equation 2), mean
+    made 1. Their b is (N - 1) / N; N is here the number of all non-void pixels.
+    But for ENet's, a class that is not there has weight 0.
     """
     pixels = counts.sum(axis=0)
     shares = pixels / max(pixels.sum(), 1)
     frequency = pixels / np.maximum((areas[:, None] * (counts > 0)).sum(axis=0), 1)
     there = frequency > 0
-    balanced = np.zeros(len(pixels))
-    balanced[there] = np.median(frequency[there]) / frequency[there]
-    return {
-        "shares": shares.round(8).tolist(),
-        "enet": (1 / np.log(ENET_C + shares)).round(6).tolist(),
-        "median_frequency": balanced.round(6).tolist(),
+    balanced = _where(there, lambda f: np.median(f) / f, frequency)
+    weights = {
+        "enet": 1 / np.log(ENET_C + shares),
+        "median_frequency": balanced,
+        "inverse": _mean_one(_where(there, lambda p: 1 / p, shares)),
+        "sqrt_inverse": _mean_one(_where(there, lambda p: 1 / np.sqrt(p), shares)),
+        # (1 - 1/N)^n is exp(-n/N) for the N of any data set, and the constant goes with the mean
+        "class_balanced": _mean_one(_where(there, lambda p: 1 / -np.expm1(-p), shares)),
     }
+    return {"shares": shares.round(8).tolist()} | {name: values.round(6).tolist() for name, values in weights.items()}
+
+
+def _where(there: np.ndarray, function: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+    """float64: the function of the values that are there, 0 for the others."""
+    result = np.zeros(len(values))
+    result[there] = function(values[there])
+    return result
+
+
+def _mean_one(weights: np.ndarray) -> np.ndarray:
+    """Scaled so that the weights of the classes that are there have mean 1."""
+    return weights / weights[weights > 0].mean()

@@ -1,38 +1,50 @@
 """remap@SOURCE: raw masks become train-id masks of the run's label space, and the scenes get their list.
 
 Reads data/raw/SOURCE/ and the label tables; writes data/remapped/SOURCE/: labels/SPLIT/NAME.png (8-bit, train ids, 255)
-and index.csv. Images stay where they are.
+and index.csv. Images stay where they are, and labels keep their own resolution. A mask that was remapped before, by the
+same tables, is taken from .state/remapped/: new scenes cost only themselves.
 """
 
 import hashlib
+import json
+import shutil
+import threading
 from collections import Counter
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from roadseg import paths
 from roadseg.config import Config
 from roadseg.errors import UserError
-from roadseg.labels import SourceTable
-from roadseg.scenes import png, sources
+from roadseg.labels import RawLabels, Table
+from roadseg.scenes import masks, png, sources
 from roadseg.scenes.index import Scene, write_index
+from roadseg.scenes.masks import Encoding
 from roadseg.scenes.parallel import in_threads
 from roadseg.scenes.sources import RawScene
 from roadseg.stages.stage import stage
+
+FORMAT = 1
+"""Raise it when what is written changes: the kept masks are then made anew."""
 
 
 def run(config: Config, source: str) -> None:
     """Writes a source's train-id masks and index. UserError naming the first file that is broken, of another size than
     its image, or that holds an id which the table lacks."""
-    space = sources.space_of(config)
-    table = space.table(source)
+    space, what = sources.space_of(config), sources.get(config, source)
     with stage("remap", source) as running:
         final = paths.REMAPPED / source
         folder = running.folder(final)
-        raw = list(sources.get(source).scan(paths.RAW / source))
+        raw_labels = what.labels(paths.RAW / source)
+        table = space.table(raw_labels)
+        raw = list(what.scan(paths.RAW / source))
         _refuse_same_names(raw)
         for split in sources.SPLITS:
             (folder / "labels" / split).mkdir(parents=True)
-        scenes = in_threads(partial(_remap, table=table, folder=folder, final=final), raw, f"remap {source}")
+        tolerate = getattr(getattr(config.sources, source), "tolerate", 0)
+        remapper = Remapper(what.masks, raw_labels, table, tolerate, folder, final)
+        scenes = in_threads(remapper, raw, f"remap {source}")
         write_index(folder / "index.csv", scenes)
     counts = Counter(scene.split for scene in scenes)
     print(f"{source} in {space.name}: " + ", ".join(f"{counts[split]} {split}" for split in sources.SPLITS))
@@ -51,17 +63,55 @@ def _refuse_same_names(scenes: list[RawScene]) -> None:
         seen[scene.split, scene.name] = scene.image
 
 
-def _remap(raw: RawScene, table: SourceTable, folder: Path, final: Path) -> Scene:
-    height, width = png.size(raw.image)
-    if raw.label is None:
-        return Scene(raw.split, raw.image, None, height, width, raw.sequence, "")
-    ids = png.read_ids(raw.label)
-    if ids.shape != (height, width):
-        raise UserError(
-            f"{raw.label} is {ids.shape[1]}x{ids.shape[0]} but its image {raw.image} is {width}x{height}: "
-            "restore the pair, or fetch the source again"
-        )
-    place = Path("labels", raw.split, f"{raw.name}.png")
-    png.write_ids(folder / place, table.remap(ids, raw.label))
-    digest = hashlib.sha256((folder / place).read_bytes()).hexdigest()
-    return Scene(raw.split, raw.image, final / place, height, width, raw.sequence, digest)
+@dataclass(frozen=True)
+class Remapper:
+    """Remaps one scene: called with a RawScene, it writes the mask and returns the index's row."""
+
+    encoding: Encoding
+    raw: RawLabels
+    table: Table
+    tolerate: int
+    folder: Path
+    """Where the output is built."""
+    final: Path
+    """Where it will be."""
+
+    @cached_property
+    def store(self) -> Path:
+        """Where masks that these tables made are kept, by the SHA-256 of the raw file."""
+        colours = sorted(self.raw.colours.items()) if self.encoding == "colour" else []
+        names = sorted(self.raw.names.items())
+        parts = [FORMAT, self.encoding, names, colours, self.table.lut.tolist(), self.tolerate]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        store = paths.state("remapped", key)
+        store.mkdir(exist_ok=True)
+        return store
+
+    def __call__(self, scene: RawScene) -> Scene:
+        height, width = png.size(scene.image)
+        if scene.label is None:
+            return Scene(scene.split, scene.image, None, height, width, scene.sequence, "")
+        mask = self._mask(scene.label)
+        if png.size(mask) != (height, width):
+            label_height, label_width = png.size(mask)
+            raise UserError(
+                f"{scene.label} is {label_width}x{label_height} but its image {scene.image} is {width}x{height}: "
+                "restore the pair, or fetch the source again"
+            )
+        place = Path("labels", scene.split, f"{scene.name}.png")
+        shutil.copyfile(mask, self.folder / place)
+        digest = hashlib.sha256(mask.read_bytes()).hexdigest()
+        return Scene(scene.split, scene.image, self.final / place, height, width, scene.sequence, digest)
+
+    def _mask(self, label: Path) -> Path:
+        """The remapped mask in the store, made first where it is not there yet."""
+        try:
+            kept = self.store / f"{hashlib.sha256(label.read_bytes()).hexdigest()}.png"
+        except OSError as error:
+            raise UserError(f"{label} cannot be read ({error.strerror}): fetch the source again") from None
+        if not kept.exists():
+            ids = masks.read(label, self.encoding, self.raw, tolerate=self.tolerate)
+            aside = kept.with_name(f"{kept.stem}.{threading.get_ident()}")
+            png.write_ids(aside, self.table.remap(ids, label, tolerate=self.tolerate))
+            aside.replace(kept)
+        return kept

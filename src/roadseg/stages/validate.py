@@ -12,6 +12,7 @@ and says how many. A sequence in several splits is critical unless the source's 
 import json
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from numbers import Real
 from pathlib import Path
@@ -22,15 +23,22 @@ import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.core import ExpectationValidationResult
 from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.metadata_types import FailureSeverity
 from great_expectations.expectations.row_conditions import Column, Condition
 
 from roadseg import paths
 from roadseg.config import Config
 from roadseg.errors import UserError
 from roadseg.scenes import sources
+from roadseg.stages import audit
 from roadseg.stages.stage import stage
 
 NAMED = 20  # offenders that a report lists by name; the rest are counted
+SEVERITY = {"fail": FailureSeverity.CRITICAL, "warn": FailureSeverity.WARNING}
+NEAR = 4  # bits of 64
+RAGGED = 0.15  # between 0.07, the most that was seen in a drawn mask, and 0.30, the least in an interpolated one
+ODD = 3  # Tukey's far fence
+DRIFT = 0.25  # of the pixels
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class Finding:
     """At most `NAMED` of them."""
     offenders_in_all: int
     advice: str
+    waived: tuple[str, ...] = ()
+    """What is not so and may be, each with its reason: no offenders."""
 
 
 def run(config: Config) -> None:
@@ -57,62 +67,21 @@ def run(config: Config) -> None:
                 f"params.yaml: validate.classes_absent: {space.name} has no class {name!r}; it has: {known}"
             )
     with stage("validate") as running:
-        scenes = scene_table()
+        scenes = audit.scene_table()
         folder = running.folder(paths.VALIDATION)
-        findings = check(suites(config, scenes), docs=folder / "docs")
+        findings = check(suites(config, scenes), docs=folder / "docs", waive=config.validate_.waive)
         _write(folder, findings, scenes)
         for finding in findings:
             if not finding.passed and finding.severity == "warning":
                 print(f"validation warns: {sentence(finding)}")
+            if finding.waived:
+                print(f"validation waives {finding.check}: {'; '.join(finding.waived[:3])}")
         failing = [finding for finding in findings if not finding.passed and finding.severity == "critical"]
         if failing:
             shutil.rmtree(paths.VALIDATION, ignore_errors=True)  # the stage fails, and its report still takes its place
             folder.replace(paths.VALIDATION)
             more = f" (also failing: {', '.join(finding.check for finding in failing[1:])})" if failing[1:] else ""
             raise UserError(f"validation: {sentence(failing[0])}{more}; see {paths.VALIDATION / 'summary.md'}")
-
-
-def _read(name: str) -> pd.DataFrame:
-    path = paths.PROFILE / name
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run the profile stage first")
-    return pd.read_csv(path, dtype={"source": "str", "sequence": "str"})  # a drive may be called 0006
-
-
-def scene_table() -> pd.DataFrame:
-    """scenes.csv and, of each image, the splits that it is in and its copies in the same one."""
-    table = _read("scenes.csv")
-    table["where"] = table["image"]
-    table["image_splits"] = table.groupby("image_sha256")["split"].transform("nunique")
-    table["copies"] = table.groupby(["image_sha256", "split"])["image"].transform("size")
-    return table
-
-
-def split_table(scenes: pd.DataFrame) -> pd.DataFrame:
-    """A row a split: its labelled scenes."""
-    labelled = scenes[scenes["label"].notna()]["split"].value_counts()
-    return pd.DataFrame({"where": [*sources.SPLITS], "labelled": [int(labelled.get(s, 0)) for s in sources.SPLITS]})
-
-
-def sequence_table(scenes: pd.DataFrame) -> pd.DataFrame:
-    """A row a sequence: the splits that it is in, and why where the source's official splits are known for it."""
-    rows = []
-    for (source, sequence), group in scenes.groupby(["source", "sequence"]):
-        known = sources.get(str(source)).straddling.get(str(sequence), "")
-        first = group.groupby("split", sort=False)["image"].first()
-        where = f"{sequence} of {source}: {' and '.join(first)}" + (f": {known}" if known else "")
-        rows.append((where, len(first), known))
-    return pd.DataFrame(rows, columns=["where", "splits", "known"])
-
-
-def class_table(config: Config) -> pd.DataFrame:
-    """classes.csv without what may be missing: classes waived by name, and those that no source's table leads to."""
-    table = _read("classes.csv")
-    space = sources.space_of(config)
-    never = set.intersection(*(set(space.table(source).absent) for source in config.data.sources))
-    table = table[~table["class_name"].isin(never | set(config.validate_.classes_absent))].copy()
-    table["where"] = table["class_name"] + " in " + table["split"]
-    return table
 
 
 def _says(
@@ -127,7 +96,16 @@ def split_checks() -> list[Expectation]:
     """What must hold of the splits."""
     advice = "training and selection need labelled scenes: look at the source's lists"
     says = _says("labelled splits", "train and val have labelled scenes", advice, rows=Column("where") != "test")
-    return [gxe.ExpectColumnValuesToBeBetween(column="labelled", min_value=1, **says)]
+    shares = _says(
+        "class shares",
+        f"a split's class shares differ from training's by at most {DRIFT:.0%} of its pixels",
+        "scores there say less of training's roads: look at data/profile/classes.csv",
+        severity="warning",
+    )
+    return [
+        gxe.ExpectColumnValuesToBeBetween(column="labelled", min_value=1, **says),
+        gxe.ExpectColumnValuesToBeBetween(column="drift", max_value=DRIFT, **shares),
+    ]
 
 
 def scene_checks(void_share: float) -> list[Expectation]:
@@ -166,6 +144,44 @@ def scene_checks(void_share: float) -> list[Expectation]:
             column="void_share",
             max_value=void_share,
             **_says("void share", limit, void, rows=Column("label").is_not_null()),
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="ragged",
+            max_value=RAGGED,
+            **_says(
+                "ragged masks",
+                f"at most {RAGGED:.0%} of a mask's border pixels are a class of their own, as interpolated ids are",
+                "bring back the original mask, resized by nearest neighbour if at all",
+                rows=Column("label").is_not_null(),
+            ),
+        ),
+        *_warnings(),
+    ]
+
+
+def _warnings() -> list[Expectation]:
+    """What makes a scene worth a look."""
+    labelled, look = Column("label").is_not_null(), "look at these scenes"
+    near = f"no image looks like one of another split (perceptual hashes differ in more than {NEAR} of 64 bits)"
+    odd = f"lies within {ODD} quartile ranges of its source's quartiles"
+    return [
+        gxe.ExpectColumnValuesToBeBetween(
+            column="n_classes",
+            min_value=2,
+            **_says("nearly empty masks", "a mask shows two classes", look, rows=labelled, severity="warning"),
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="nearest",
+            min_value=NEAR + 1,
+            **_says("near copies across splits", near, "keep what is alike in one split", severity="warning"),
+        ),
+        *(
+            gxe.ExpectColumnValuesToBeBetween(
+                column=f"{name}_odd",
+                max_value=ODD,
+                **_says(f"odd {name}", f"an image's {name} {odd}", look, severity="warning"),
+            )
+            for name in ("brightness", "blur")
         ),
     ]
 
@@ -209,16 +225,42 @@ def class_checks() -> list[Expectation]:
 
 def suites(config: Config, scenes: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, list[Expectation]]]:
     """The tables and what must hold of each. A column `where` says which file, sequence or class a row is about."""
-    return {
-        "splits": (split_table(scenes), split_checks()),
+    tables = {
+        "splits": (audit.split_table(scenes), split_checks()),
         "scenes": (scenes, scene_checks(config.validate_.void_share)),
-        "sequences": (sequence_table(scenes), sequence_checks()),
-        "classes": (class_table(config), class_checks()),
+        "sequences": (audit.sequence_table(config, scenes), sequence_checks()),
+        "classes": (audit.class_table(config), class_checks()),
     }
+    known = [one.meta["check"] for _, expectations in tables.values() for one in expectations]
+    for key in ("severity", "waive"):
+        if stray := sorted(set(getattr(config.validate_, key)) - set(known)):
+            raise UserError(
+                f"params.yaml: validate.{key}: there is no check {stray[0]!r}; there are: {', '.join(known)}"
+            )
+    wanted = config.validate_.severity
+    return {name: (table, _as_wanted(expectations, wanted)) for name, (table, expectations) in tables.items()}
 
 
-def check(tables: dict[str, tuple[pd.DataFrame, list[Expectation]]], docs: Path | None) -> list[Finding]:
-    """Runs each table's expectations, and writes Great Expectations' pages to `docs` unless that is None."""
+def _as_wanted(expectations: list[Expectation], severity: Mapping[str, str]) -> list[Expectation]:
+    """The expectations of a table, as params.yaml would have them."""
+    kept = []
+    for one in expectations:
+        wanted = severity.get(one.meta["check"])
+        if wanted == "off":
+            continue
+        kept.append(one.copy(update={"severity": SEVERITY[wanted]}) if wanted else one)
+    return kept
+
+
+def check(
+    tables: dict[str, tuple[pd.DataFrame, list[Expectation]]],
+    docs: Path | None,
+    waive: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Finding]:
+    """Runs each table's expectations, and writes Great Expectations' pages to `docs` unless that is None.
+
+    waive: check -> part of an offender's name -> reason.
+    """
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     data = context.data_sources.add_pandas("profile")
@@ -234,7 +276,7 @@ def check(tables: dict[str, tuple[pd.DataFrame, list[Expectation]]], docs: Path 
         )
         outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table})
         for result in outcome.run_results.values():
-            found = {row.expectation_config.meta["check"]: _finding(row) for row in result.results}
+            found = {row.expectation_config.meta["check"]: _finding(row, waive or {}) for row in result.results}
             findings += [found[expectation.meta["check"]] for expectation in expectations]  # in the checks' own order
     if docs:
         store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())}
@@ -245,19 +287,24 @@ def check(tables: dict[str, tuple[pd.DataFrame, list[Expectation]]], docs: Path 
     return findings
 
 
-def _finding(result: ExpectationValidationResult) -> Finding:
+def _finding(result: ExpectationValidationResult, waive: Mapping[str, Mapping[str, str]]) -> Finding:
     expectation = result.expectation_config
     if result.exception_info.get("raised_exception"):
         raise RuntimeError(f"Great Expectations could not check {expectation}: {result.exception_info}")
-    offenders = [_offender(row) for row in result.result.get("unexpected_index_list") or []]
+    offenders: list[str] = []
+    waived: list[str] = []
+    for offender in (_offender(row) for row in result.result.get("unexpected_index_list") or []):
+        reasons = [why for part, why in waive.get(expectation.meta["check"], {}).items() if part in offender]
+        (waived if reasons else offenders).append(f"{offender}: {reasons[0]}" if reasons else offender)
     return Finding(
         check=expectation.meta["check"],
         says=expectation.description,
         severity=str(expectation.severity.value),
-        passed=bool(result.success),
+        passed=bool(result.success) or bool(waived and not offenders),
         offenders=tuple(offenders[:NAMED]),
         offenders_in_all=len(offenders),
         advice=expectation.meta["advice"],
+        waived=tuple(waived[:NAMED]),
     )
 
 

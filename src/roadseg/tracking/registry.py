@@ -66,10 +66,11 @@ class Registry:
 
     def versions(self, name: str) -> list[Version]:
         """Every version of the model, oldest first; none where the model is not registered."""
+        if name not in self.names():  # and a search by a name with a quote in it would fail
+            return []
         aliases: dict[str, tuple[str, ...]] = {}
-        if name in self.names():  # a search of versions leaves their aliases out
-            for alias, number in self._client.get_registered_model(name).aliases.items():
-                aliases[str(number)] = (*aliases.get(str(number), ()), alias)
+        for alias, number in self._client.get_registered_model(name).aliases.items():  # a search leaves them out
+            aliases[str(number)] = (*aliases.get(str(number), ()), alias)
         found = self._client.search_model_versions(f"name = '{name}'", max_results=1000)
         return sorted((_version(one, aliases) for one in found), key=lambda version: version.number)
 

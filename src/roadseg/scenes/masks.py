@@ -1,0 +1,86 @@
+"""Reading masks as the data sets ship them: whatever the encoding, uint8 HW raw ids come out.
+
+- index: 8-bit grey (mode L), the value is the id
+- palette: 8-bit with a palette (mode P), the index is the id. The palette's colours are never looked at: they may be
+  older than the classes (Mapillary), and several ids may share one
+- colour: 8-bit RGB, the colour is looked up in the raw labels' table
+- instance1000: 16-bit, id * 1000 + instance, or the plain id where there is no instance (Cityscapes)
+- instance256: 16-bit, id * 256 + instance (KITTI, Mapillary)
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from roadseg.errors import UserError
+from roadseg.labels import RawLabels
+from roadseg.scenes import png
+
+Encoding = Literal["index", "palette", "colour", "instance1000", "instance256"]
+
+MODES: dict[str, tuple[str, ...]] = {
+    "index": ("L",),
+    "palette": ("P",),
+    "colour": ("RGB",),
+    "instance1000": ("I;16", "I"),
+    "instance256": ("I;16", "I"),
+}
+WANTED = {
+    "index": "an 8-bit mask of ids",
+    "palette": "an 8-bit mask of palette indices",
+    "colour": "an 8-bit RGB mask of colours",
+    "instance1000": "a 16-bit mask of instances",
+    "instance256": "a 16-bit mask of instances",
+}
+
+
+def read(path: Path, encoding: Encoding, raw: RawLabels, *, tolerate: int = 0) -> np.ndarray:
+    """uint8 HW raw ids of a mask.
+
+    Up to `tolerate` pixels of colours that `raw` does not have become an id that it does not have either, if there is
+    one. UserError naming the file where it is unreadable, of another encoding, or of unknown colours.
+    """
+    stored = png.read(path, MODES[encoding], WANTED[encoding])
+    if encoding in ("index", "palette"):
+        return stored
+    if encoding == "colour":
+        return _ids_of_colours(path, stored, raw, tolerate)
+    ids = _ids_of_instances(stored, encoding)
+    if ids.max(initial=0) > 255:
+        raise UserError(f"{path}: instance value {stored.max()} is of no class: this is no {encoding} mask")
+    return ids.astype(np.uint8)
+
+
+def _ids_of_instances(values: np.ndarray, encoding: Encoding) -> np.ndarray:
+    if encoding == "instance256":
+        return values >> 8
+    return np.where(values < 1000, values, values // 1000)
+
+
+def _ids_of_colours(path: Path, colours: np.ndarray, raw: RawLabels, tolerate: int) -> np.ndarray:
+    table, nothing = _colour_table(tuple(sorted((colour, i) for i, colour in raw.colours.items())))
+    packed = (colours[..., 0].astype(np.uint32) << 16) | (colours[..., 1].astype(np.uint32) << 8) | colours[..., 2]
+    ids = table[packed]
+    strange = ids == nothing
+    if (total := int(strange.sum())) > tolerate:
+        found, counts = np.unique(packed[strange], return_counts=True)
+        rows = sorted(zip(counts.tolist(), found.tolist(), strict=True), reverse=True)
+        named = ", ".join(f"({c >> 16}, {c >> 8 & 255}, {c & 255}) ({n} px)" for n, c in rows[:3])
+        more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+        raise UserError(
+            f"{path}: colour {named}{more} is not in the raw labels {raw.name}, {total} px in all: restore the mask; "
+            "where the defect is known, allow so many pixels by the source's `tolerate`"
+        )
+    return ids
+
+
+@lru_cache(maxsize=2)
+def _colour_table(rows: tuple[tuple[tuple[int, int, int], int], ...]) -> tuple[np.ndarray, int]:
+    """uint8 [2**24], the id of each packed colour, and the id that stands for none."""
+    nothing = next(i for i in range(255, -1, -1) if i not in {i for _, i in rows})
+    table = np.full(1 << 24, nothing, np.uint8)
+    for (r, g, b), raw_id in reversed(rows):  # of ids that share a colour the lowest
+        table[r << 16 | g << 8 | b] = raw_id
+    return table, nothing

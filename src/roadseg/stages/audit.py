@@ -1,0 +1,86 @@
+"""The tables that validate holds its expectations against, from data/profile/.
+
+A column `where` says which file, split, sequence or class a row is about; what a check looks at is a column beside it.
+"""
+
+import numpy as np
+import pandas as pd
+
+from roadseg import paths
+from roadseg.config import Config
+from roadseg.errors import UserError
+from roadseg.scenes import sources
+
+
+def read(name: str) -> pd.DataFrame:
+    path = paths.PROFILE / name
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run the profile stage first")
+    return pd.read_csv(path, dtype={"source": "str", "sequence": "str"})  # a drive may be called 0006
+
+
+def scene_table() -> pd.DataFrame:
+    """scenes.csv and, of each image, the splits that it is in and its copies in the same one."""
+    table = read("scenes.csv")
+    table["where"] = table["image"]
+    table["image_splits"] = table.groupby("image_sha256")["split"].transform("nunique")
+    table["copies"] = table.groupby(["image_sha256", "split"])["image"].transform("size")
+    table["nearest"] = nearest_across_splits(table)
+    for name in ("brightness", "blur"):
+        table[f"{name}_odd"] = table.groupby("source")[name].transform(oddness)
+    return table
+
+
+def nearest_across_splits(scenes: pd.DataFrame) -> np.ndarray:
+    """int64 [scenes]: differing bits (0 to 64) to the perceptual hash of the most alike image of another split."""
+    hashes = np.array([int(value, 16) for value in scenes["phash"]], np.uint64)
+    splits = pd.factorize(scenes["split"])[0]
+    nearest = np.full(len(hashes), 64)
+    for i in range(len(hashes)):  # a row at a time: memory does not grow with the square
+        others = splits != splits[i]
+        if others.any():
+            nearest[i] = np.bitwise_count(hashes[others] ^ hashes[i]).min()
+    return nearest
+
+
+def oddness(values: pd.Series) -> pd.Series:
+    """How many quartile ranges a value lies outside of the quartiles (Tukey's fences are at 1.5); 0 inside."""
+    low, high = float(values.quantile(0.25)), float(values.quantile(0.75))
+    outside = np.maximum(np.maximum(low - values, values - high), 0.0)
+    return pd.Series(np.round(outside / (high - low if high > low else 1.0), 3), values.index)
+
+
+def split_table(scenes: pd.DataFrame) -> pd.DataFrame:
+    """A row a split: its labelled scenes."""
+    labelled = scenes[scenes["label"].notna()]["split"].value_counts()
+    shares = read("classes.csv").pivot_table(index="class_id", columns="split", values="share")
+
+    def drift(split: str) -> float:
+        """Half the sum of the differences between class shares in train and here: 0 equal, 1 nothing in common."""
+        there = split in shares and "train" in shares and shares[split].sum() > 0
+        return round(float((shares[split] - shares["train"]).abs().sum() / 2), 4) if there else 0.0
+
+    rows = [(split, int(labelled.get(split, 0)), drift(split)) for split in sources.SPLITS]
+    return pd.DataFrame(rows, columns=["where", "labelled", "drift"])
+
+
+def sequence_table(config: Config, scenes: pd.DataFrame) -> pd.DataFrame:
+    """A row a sequence: the splits that it is in, and why where the source's official splits are known for it."""
+    rows = []
+    for (source, sequence), group in scenes.groupby(["source", "sequence"]):
+        known = sources.get(config, str(source)).straddling.get(str(sequence), "")
+        first = group.groupby("split", sort=False)["image"].first()
+        where = f"{sequence} of {source}: {' and '.join(first)}" + (f": {known}" if known else "")
+        rows.append((where, len(first), known))
+    return pd.DataFrame(rows, columns=["where", "splits", "known"])
+
+
+def class_table(config: Config) -> pd.DataFrame:
+    """classes.csv without what may be missing: classes waived by name, and those that no source's table leads to."""
+    table = read("classes.csv")
+    space = sources.space_of(config)
+    tables = (space.table(sources.get(config, name).labels(paths.RAW / name)) for name in config.data.sources)
+    never = set.intersection(*(set(table.absent) for table in tables))
+    table = table[~table["class_name"].isin(never | set(config.validate_.classes_absent))].copy()
+    table["where"] = table["class_name"] + " in " + table["split"]
+    return table
