@@ -6,7 +6,7 @@ void, and there is nothing else.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,11 @@ class LabelSpace:
     name: str
     classes: tuple[str, ...]
     colours: tuple[Colour, ...]
-    readers: Mapping[str, Mapping[str, tuple[str, ...]]]
+    readers: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict, compare=False)
     """Of each kind of raw labels: the raw names that a class takes. What no class takes is void."""
-    mixed: Mapping[str, Mapping[str, str]]
+    mixed: Mapping[str, Mapping[str, str]] = field(default_factory=dict, compare=False)
     """Of each kind of raw labels: what a raw name holds beside the class that it becomes."""
-    via: Mapping[str, Mapping[str, tuple[str, ...]]]
+    via: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict, compare=False)
     """Of another space: the classes of it that a class takes."""
 
     def table(self, raw: RawLabels) -> Table:
