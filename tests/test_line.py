@@ -36,7 +36,7 @@ STAGES = ["fetch@camvid", "remap@camvid", "profile", "validate", "search", "trai
 
 def drawn_archive(path: Path, spoil: Callable[[dict[str, bytes]], None] = lambda contents: None) -> Path:
     """Streets, drawn small, with CamVid's ids and names: 12 train, 4 val and 4 test scenes."""
-    lut = labels.load("camvid11").table("streets").lut
+    lut = labels.load("camvid11").table(labels.raw("cityscapes")).lut
     scenes: dict[str, dict[str, segnet.Pair]] = {"train": {}, "val": {}, "test": {}}
     for split, drive, frame, image, ids in draw(DRAWN):
         mask = lut[ids]

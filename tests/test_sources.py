@@ -221,7 +221,7 @@ def test_space_and_source_names() -> None:
     assert sources.space_of(segnet.settings(data__space="cityscapes19")).name == "cityscapes19"
     with pytest.raises(
         UserError,
-        match=r"source 'camvit' is unknown .*; valid: streets, camvid, cityscapes, kitti, mapillary, bdd100k$",
+        match=r"source 'camvit' is unknown .*; valid: streets, camvid, cityscapes, kitti, mapillary, bdd100k, folder$",
     ):
         sources.get(segnet.settings(), "camvit")
 
