@@ -19,11 +19,16 @@ help: ## say what the verbs do
 
 setup: .venv/.stamp ## the environment, in .venv/
 
+# An environment works in the folder that it was made in: where the project was moved, it is made again.
+ifneq ($(file < .venv/.stamp),$(CURDIR))
+.PHONY: .venv/.stamp
+endif
+
 .venv/.stamp: constraints.txt pyproject.toml
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true # as pip does it, but on every core
-	@touch $@
+	@echo '$(CURDIR)' > $@
 
 repro: setup ## the whole line, from nothing to a registered champion
 	$(BIN)/dvc repro
