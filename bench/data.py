@@ -148,7 +148,7 @@ def files_alone(folder: Path, scenes: int) -> float:
 
 def row(scenes: int, height: int, width: int) -> dict[str, Any]:
     folder = draw(paths.state("bench", "data", f"{width}x{height}", ""), scenes, height, width)
-    sample = min(scenes, 40)
+    sample = min(scenes, max(3, int(40e6 / (height * width))))  # the loop is slow: some 40 megapixels of it
     loop, files = naive(folder, sample), files_alone(folder, sample)
     cores = len(os.sched_getaffinity(0))
     few, every, one = (
