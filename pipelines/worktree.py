@@ -135,14 +135,15 @@ def worktree(revision: str) -> Iterator[Worktree]:
         if _git(home, "worktree", "add", "--detach", "--force", str(root), commit) is None:
             raise UserError(f"git made no worktree of {commit[:8]} at {root}: see `git worktree list`")
         _share_cache(home, root)
+        keep = False
         try:
             yield Worktree(root, home, commit)
-        except Exception:
-            raise  # a failure: the tree stays. A cancelled run ends by a BaseException
-        except BaseException:
-            _remove(home, root)
+        except Exception:  # a failure: the tree stays. A cancelled run ends by another BaseException
+            keep = True
             raise
-        _remove(home, root)
+        finally:
+            if not keep:
+                _remove(home, root)
 
 
 @contextmanager

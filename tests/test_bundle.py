@@ -111,7 +111,10 @@ def test_bundle_is_complete_and_says_where_it_comes_from(project):
 
 def test_sums_are_what_sha256sum_checks(project):
     folder = made(project)
-    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
+    command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    others = {path.name for path in folder.iterdir()} - {"SHA256SUMS"}
+    assert set(done.stdout.splitlines()) == {f"{name}: OK" for name in others}
 
 
 def test_sample_is_this_models_own_overlay(project):

@@ -105,7 +105,9 @@ def test_frontier_of_nothing_still_draws(tmp_path: Path) -> None:
     empty = pd.DataFrame(
         {"p95_ms": pd.Series(dtype=float), "test_miou": pd.Series(dtype=float), "name": pd.Series(dtype=str)}
     )
-    saved(figures.frontier(empty, 60, score="test_miou", by="name"), tmp_path)
+    figure = figures.frontier(empty, 60, score="test_miou", by="name")
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "budget, 60 ms"
+    saved(figure, tmp_path)
 
 
 def test_curves_one_line_a_finalist(tmp_path: Path) -> None:
@@ -137,7 +139,9 @@ def test_search_draws_every_scored_trial_in_each_panel(tmp_path: Path) -> None:
 
 
 def test_search_of_one_trial(tmp_path: Path) -> None:
-    saved(figures.search(TRIALS.head(1).assign(learning_rate=0.0033)), tmp_path)
+    figure = figures.search(TRIALS.head(1).assign(learning_rate=0.0033))
+    assert [sum(len(points.get_offsets()) for points in axes.collections) for axes in figure.axes[:4]] == [1] * 4
+    saved(figure, tmp_path)
 
 
 def test_legend_names_every_class() -> None:
