@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import yaml
 from PIL import Image
 
 from roadseg.config import Config
+from roadseg.stages import fetch, profile, remap
 
 ROOT = Path(__file__).parent.parent
 Pair = tuple[np.ndarray, np.ndarray]
@@ -71,3 +73,25 @@ def write_archive(path: Path, contents: Mapping[str, bytes]) -> Path:
         for name, content in contents.items():
             archive.writestr(name, content)
     return path
+
+
+def profiled() -> Config:
+    """A project in the working directory whose five scenes are profiled, and its settings."""
+    write_archive(Path("mine.zip"), files(default_scenes()))
+    config = settings(sources__camvid={"archive": "mine.zip"})
+    fetch.run(config, "camvid")
+    remap.run(config, "camvid")
+    profile.run(config)
+    return config
+
+
+def change(name: str, where: str, **values: object) -> None:
+    """Plants values in the rows of data/profile/NAME that a query selects."""
+    path = Path("data/profile") / name
+    table = pd.read_csv(path)
+    rows = table.query(where).index
+    assert len(rows)
+    for column, value in values.items():
+        table[column] = table[column].astype(object)
+        table.loc[rows, column] = value
+    table.to_csv(path, index=False)

@@ -20,27 +20,50 @@ def read(name: str) -> pd.DataFrame:
 
 
 def scene_table() -> pd.DataFrame:
-    """scenes.csv and, of each image, the splits that it is in and its copies in the same one."""
+    """scenes.csv and, of each image, the splits that it is in, its copies in the same one, and what is most like it.
+
+    `twin` is an image of another split with the same bytes, `alike` the one with the nearest perceptual hash; missing
+    where there is none.
+    """
     table = read("scenes.csv")
     table["where"] = table["image"]
     table["image_splits"] = table.groupby("image_sha256")["split"].transform("nunique")
     table["copies"] = table.groupby(["image_sha256", "split"])["image"].transform("size")
-    table["nearest"] = nearest_across_splits(table)
+    table["twin"] = twins(table)
+    table["nearest"], partners = nearest_across_splits(table)
+    table["alike"] = table["image"].to_numpy(object)[partners]
+    table.loc[partners < 0, "alike"] = None
     for name in ("brightness", "blur"):
         table[f"{name}_odd"] = table.groupby("source")[name].transform(oddness)
     return table
 
 
-def nearest_across_splits(scenes: pd.DataFrame) -> np.ndarray:
-    """int64 [scenes]: differing bits (0 to 64) to the perceptual hash of the most alike image of another split."""
+def twins(scenes: pd.DataFrame) -> list[str | None]:
+    """For each image the first one of another split that has the same bytes."""
+    firsts: dict[str, dict[str, str]] = {}
+    for sha256, split, image in scenes[["image_sha256", "split", "image"]].itertuples(index=False):
+        firsts.setdefault(sha256, {}).setdefault(split, image)
+    return [
+        next((image for other, image in firsts[sha256].items() if other != split), None)
+        for sha256, split in scenes[["image_sha256", "split"]].itertuples(index=False)
+    ]
+
+
+def nearest_across_splits(scenes: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The most alike image of another split, by perceptual hash, for each of the scenes.
+
+    Returns int64 [scenes] differing bits (0 to 64), and int64 [scenes] the row of that image, the first of several; 64
+    and -1 where there is no other split.
+    """
     hashes = np.array([int(value, 16) for value in scenes["phash"]], np.uint64)
     splits = pd.factorize(scenes["split"])[0]
-    nearest = np.full(len(hashes), 64)
+    nearest, partners = np.full(len(hashes), 64), np.full(len(hashes), -1)
     for i in range(len(hashes)):  # a row at a time: memory does not grow with the square
-        others = splits != splits[i]
-        if others.any():
-            nearest[i] = np.bitwise_count(hashes[others] ^ hashes[i]).min()
-    return nearest
+        others = np.flatnonzero(splits != splits[i])
+        if len(others):
+            bits = np.bitwise_count(hashes[others] ^ hashes[i])
+            nearest[i], partners[i] = bits.min(), others[bits.argmin()]
+    return nearest, partners
 
 
 def oddness(values: pd.Series) -> pd.Series:
@@ -65,14 +88,24 @@ def split_table(scenes: pd.DataFrame) -> pd.DataFrame:
 
 
 def sequence_table(config: Config, scenes: pd.DataFrame) -> pd.DataFrame:
-    """A row a sequence: the splits that it is in, and why where the source's official splits are known for it."""
+    """A row a sequence: how many splits it is in, why that may be so, and the first image of each."""
     rows = []
     for (source, sequence), group in scenes.groupby(["source", "sequence"]):
-        known = sources.get(config, str(source)).straddling.get(str(sequence), "")
-        first = group.groupby("split", sort=False)["image"].first()
-        where = f"{sequence} of {source}: {' and '.join(first)}" + (f": {known}" if known else "")
-        rows.append((where, len(first), known))
-    return pd.DataFrame(rows, columns=["where", "splits", "known"])
+        counts = group["split"].value_counts()
+        splits = [
+            *(split for split in sources.SPLITS if split in counts),
+            *sorted(set(counts.index) - {*sources.SPLITS}),
+        ]
+        where = f"{sequence} of {source}: {', '.join(f'{counts[split]} in {split}' for split in splits)}"
+        firsts = group.groupby("split")["image"].first()
+        shows = tuple(str(firsts[split]) for split in splits)
+        rows.append((where, len(splits), straddles(config, str(source), str(sequence)), shows))
+    return pd.DataFrame(rows, columns=["where", "splits", "reason", "shows"])
+
+
+def straddles(config: Config, source: str, sequence: str) -> str:
+    """Why a sequence may be in several splits, where its source has a reason; else empty, and that is a leak."""
+    return sources.get(config, source).straddling.get(sequence, "")
 
 
 def class_table(config: Config) -> pd.DataFrame:

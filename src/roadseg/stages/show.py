@@ -17,7 +17,7 @@ from rich.progress import track
 from roadseg import figures, paths
 from roadseg.config import Config
 from roadseg.errors import UserError
-from roadseg.labels import LabelSpace
+from roadseg.labels import IGNORE, LabelSpace
 from roadseg.scenes import png, sources
 from roadseg.stages import audit
 
@@ -63,12 +63,17 @@ def extremes(table: pd.DataFrame, name: str, each: int) -> pd.DataFrame:
 def _sheet(table: pd.DataFrame, space: LabelSpace, path: Path) -> None:
     pictures = []
     for row in table.itertuples():
-        image, ids = png.read_rgb(Path(str(row.image))), png.read_ids(Path(str(row.label)))
-        if image.shape[:2] != ids.shape:
-            image = cv2.resize(image, ids.shape[::-1], interpolation=cv2.INTER_AREA)
-        image, ids = fitted(image, cv2.INTER_AREA, 255), fitted(ids, cv2.INTER_NEAREST, 255)
+        image, ids = pair(Path(str(row.image)), Path(str(row.label)))
         pictures += [image, figures.colour(ids, space), figures.overlay(image, ids, space)]
     Image.fromarray(figures.sheet(pictures, columns=3)).save(path, optimize=True)
+
+
+def pair(image: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A scene's image (uint8 HWC RGB) and its ids (uint8 HW), both `fitted`. UserError where a file cannot be read."""
+    pixels, ids = png.read_rgb(image), png.read_ids(label)
+    if pixels.shape[:2] != ids.shape:
+        pixels = cv2.resize(pixels, ids.shape[::-1], interpolation=cv2.INTER_AREA)
+    return fitted(pixels, cv2.INTER_AREA, 255), fitted(ids, cv2.INTER_NEAREST, IGNORE)
 
 
 def fitted(pixels: np.ndarray, interpolation: int, fill: int) -> np.ndarray:
