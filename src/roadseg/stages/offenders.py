@@ -56,7 +56,8 @@ def write(docs: Path, findings: Sequence[Finding], scenes: pd.DataFrame, space: 
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
         f"<title>Validation {verdict}: the offenders</title><style>{STYLE}</style></head><body>",
         f'<h1>Validation <span class="{"ok" if verdict == "passed" else "FAILS"}">{verdict}</span></h1>',
-        '<p>Every check with its numbers: <a href="index.html">Great Expectations\' report</a>.</p>',
+        '<p>Every check with its numbers: <a href="index.html">Great Expectations\' report</a>. '
+        "What is waived counts as failed there.</p>",
         "<table><tr><th>check</th><th>result</th><th>offenders</th><th>waived</th></tr>",
         *rows,
         f"</table><p>Classes in the pictures:{''.join(_swatches(space))}</p>",
