@@ -141,6 +141,22 @@ def test_each_pass_takes_every_scene_once_in_another_order_and_place() -> None:
     assert len({plain[n][1].numpy().tobytes() for n in range(6)}) == 6
 
 
+def test_scenes_come_as_often_as_their_weights_say() -> None:
+    """1, 2.5, 0.25 and 0.25 times a pass of four: never more than rounded up, never less than rounded down."""
+    draws = [1.0, 2.5, 0.25, 0.25]
+    batches = Batches(Scenes(4), crop=(32, 32), crops=1, seed=5, draws=draws)
+    passes = [[batches.scene(4 * p + n) for n in range(4)] for p in range(400)]
+    counts = np.array([[one.count(scene) for scene in range(4)] for one in passes])
+    assert (counts >= np.floor(draws)).all() and (counts <= np.ceil(draws)).all()
+    np.testing.assert_allclose(counts.mean(axis=0), draws, atol=0.08)
+    assert len({tuple(one) for one in passes}) > 20
+    plain, ones = (Batches(Scenes(9), crop=(32, 32), crops=1, seed=5, draws=d) for d in (None, [1.0] * 9))
+    assert [plain.scene(i) for i in range(50)] == [ones.scene(i) for i in range(50)]
+    assert [Batches(Scenes(2), crop=(8, 8), crops=1, seed=0, draws=[3, 1]).scene(i) for i in range(4)].count(0) == 3
+    with pytest.raises(ValueError, match=r"`draws` has 3 numbers for 4 scenes"):
+        Batches(Scenes(4), crop=(32, 32), crops=1, seed=5, draws=[1, 1, 1])
+
+
 def test_a_label_of_another_size_is_brought_to_the_image() -> None:
     batches = Batches(Scenes(label_size=(128, 192)), crop=(64, 96), crops=2, seed=0)
     images, masks = batches[0]

@@ -65,8 +65,12 @@ def candidate(model, forms=None, chosen=0):
         "form": chosen,
         "val": scored(0.5123),
         "test": scored(0.4321),
+        "official": None,
+        "elsewhere": {},
         "protocol": {
             "space": SPACE.name,
+            "sources": ["streets"],
+            "val": "official splits",
             "splits": {"train": 2, "val": 1, "test": 1},
             "resolution": "at the labels' own resolution, which is the input's",
             "pretraining": "none",

@@ -55,6 +55,8 @@ def test_every_section_is_frozen_and_forbids_unknown_keys(values: dict[str, Any]
         ("train", "schedule", "cosine", "train.schedule: Input should be 'poly' or 'one_cycle' (it is 'cosine')"),
         ("train", "ema", 1.0, "train.ema: Input should be less than 1 (it is 1.0)"),
         ("data", "sources", [], "data.sources: Tuple should have at least 1 item after validation, not 0 (it is [])"),
+        ("data", "weights", {"kitti": 2}, "data: Value error, `weights` names 'kitti', which `sources` does not"),
+        ("data", "weights", {"streets": 0}, "data: Value error, `weights` leaves no source to train on"),
         ("validate", "void_share", 1.5, "validate.void_share: Input should be less than or equal to 1 (it is 1.5)"),
         ("target", "engines", ["tensorrt"], "target.engines.0: Input should be 'onnxruntime' or 'openvino'"),
         ("target", "name", "a/b", "target.name: String should match pattern"),

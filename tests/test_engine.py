@@ -359,3 +359,15 @@ def test_bf16_autocast_trains_and_keeps_float32_weights() -> None:
     assert np.isfinite(next(fit(training, every_steps=4)).loss)
     assert set(inside) == {torch.bfloat16}
     assert {p.dtype for p in training.net.parameters()} == {torch.float32}
+
+
+def test_large_labels_are_answered_a_few_classes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mapillary's 66 classes at 20 megapixels do not fit: the same ids come of any share that does."""
+    module = sys.modules["roadseg.engine.evaluate"]  # the package's `evaluate` is the function
+    logits = torch.randn(1, 7, 9, 11, generator=torch.Generator().manual_seed(0))
+    logits[:, 3] = logits[:, 5]  # a tie: the first class wins
+    size = (40, 60)
+    whole = F.interpolate(logits, size=size, mode="bilinear", align_corners=False).argmax(dim=1)[0]
+    for at_once in (1, 2 * 40 * 60, 5 * 40 * 60, 1 << 30):
+        monkeypatch.setattr(module, "AT_ONCE", at_once)
+        assert torch.equal(module.ids_at(logits, size).long(), whole)

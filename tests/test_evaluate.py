@@ -7,6 +7,7 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from roadseg import checkpoint, config, labels, metrics, nets, paths
@@ -40,8 +41,13 @@ def project(tmp_path, monkeypatch):
     (paths.REMAPPED / "streets").mkdir(parents=True)
     write_index(paths.REMAPPED / "streets" / "index.csv", scenes)
     paths.PROFILE.mkdir(parents=True)
-    rows = [(scene.split, str(scene.label), *SIZE) for scene in scenes]
-    frame = pd.DataFrame(rows, columns=["split", "label", "image_height", "image_width"])
+    rows = [
+        ("streets", scene.split, str(scene.image), str(scene.label), *SIZE, scene.sequence, 20.0 * number)
+        for number, scene in enumerate(scenes)
+    ]
+    columns = ["source", "split", "image", "label", "image_height", "image_width", "sequence", "brightness"]
+    shares = {f"share_{name}": 1 / 3 if place < 3 else 0.0 for place, name in enumerate(SPACE.classes)}
+    frame = pd.DataFrame(rows, columns=columns).assign(**shares)
     frame.to_csv(paths.PROFILE / "scenes.csv", index=False)
     monkeypatch.setattr(latency, "WARM_UP_S", 0.0)
     monkeypatch.setattr(latency, "ROUND_S", 0.0)
@@ -72,15 +78,17 @@ def settings(**target):
 
 def test_judge_counts_what_a_naive_loop_counts(project):
     session = Session(brightest.write(project / "model.onnx"), REFERENCE)
-    found = judge.judge(session, scenes("val"), 19)
-    expected = np.zeros((2, 19, 19), np.int64)
+    verdict = judge.judge(session, scenes("val"), 19)
+    expected, bands = np.zeros((2, 19, 19), np.int64), np.zeros((3, 19, 19), np.int64)
     for place, scene in enumerate(scenes("val")):
         image, label = judge.read(scene)
         for row in range(SIZE[0]):
             for column in range(SIZE[1]):
                 if label[row, column] != 255:
                     expected[place, label[row, column], image[row, column].argmax()] += 1
-    assert np.array_equal(found, expected)
+                    bands[row // (SIZE[0] // 3), label[row, column], image[row, column].argmax()] += 1
+    assert np.array_equal(verdict.scenes, expected)
+    assert np.array_equal(verdict.bands, bands)
 
 
 def test_judge_works_at_the_labels_resolution(project):
@@ -90,7 +98,8 @@ def test_judge_works_at_the_labels_resolution(project):
     _, label = judge.read(scene)
     brightest.save(project / "large.png", label.repeat(2, axis=0).repeat(2, axis=1))
     large = replace(scene, label=paths.Path("large.png"))
-    assert np.array_equal(judge.judge(session, [large], 19), 4 * judge.judge(session, [scene], 19))
+    small, large = (judge.judge(session, [one], 19).scenes for one in (scene, large))
+    assert np.array_equal(large, 4 * small)
 
 
 def test_judge_names_what_it_cannot_read(project):
@@ -123,6 +132,8 @@ def test_stage_writes_what_promote_and_dvc_read(project):
     assert candidate["val"]["iou"]["sky"] is None
     assert candidate["protocol"] == {
         "space": "cityscapes19",
+        "sources": ["streets"],
+        "val": "official splits",
         "splits": {"train": 2, "val": 2, "test": 2},
         "resolution": "at the labels' own resolution, which is the input's",
         "pretraining": "none",
@@ -140,7 +151,8 @@ def test_stage_writes_what_promote_and_dvc_read(project):
         *("candidates.json", "metrics.json", "classes.csv", "confusion.csv", "latency.csv", "frontier.csv"),
         "leader.csv",
         *("confusion.png", "frontier.png", "scenes/right.npz"),
-        *("overlays/best.png", "overlays/median.png", "overlays/worst.png"),
+        *("slices.csv", "slices.png", "confused.csv", "across.csv", "worst.csv"),
+        *("overlays/best.png", "overlays/median.png", "overlays/worst-1.png", "overlays/worst-2.png"),
     }
     confusion = pd.read_csv(paths.EVALUATE / "confusion.csv")
     assert confusion.groupby("split")["pixels"].sum().to_dict() == {"val": labelled, "test": labelled}
@@ -148,6 +160,44 @@ def test_stage_writes_what_promote_and_dvc_read(project):
     leader = pd.read_csv(paths.EVALUATE / "leader.csv").set_index("class")
     assert list(leader.index) == list(SPACE.classes)
     assert leader["val_iou"].mean() == pytest.approx(candidate["val"]["miou"])
+
+
+def test_what_is_only_reported_is_reported(project):
+    """A source that is never trained on, an official val beside blocks, and scenes without labels."""
+    rows = read_index(paths.REMAPPED / "streets" / "index.csv")
+    (paths.REMAPPED / "kitti").mkdir()
+    unlabelled = replace(rows[1], split="test", label=None, label_sha256="")
+    write_index(paths.REMAPPED / "kitti" / "index.csv", [rows[2], unlabelled])
+    write_index(
+        paths.REMAPPED / "streets" / "index.csv", [rows[0], replace(rows[3], split="official"), *rows[4:], rows[3]]
+    )
+    facts = pd.read_csv(paths.PROFILE / "scenes.csv")
+    facts.loc[2, ["source", "split"]] = "kitti", "elsewhere"
+    facts.to_csv(paths.PROFILE / "scenes.csv", index=False)
+    folder = finalist(paths.EXPORT / "finalists", "right")
+    brightest.write(folder / "model.onnx")
+    given = settings()
+    data = given.data.model_copy(update={"sources": ("streets", "kitti"), "weights": {"kitti": 0.0}})
+    evaluate.run(given.model_copy(update={"data": data}))
+    (candidate,) = json.loads((paths.EVALUATE / "candidates.json").read_text())
+    assert candidate["protocol"]["sources"] == ["streets"]
+    assert candidate["protocol"]["splits"] == {"train": 1, "val": 1, "test": 2, "official": 1, "elsewhere": 1}
+    matrices = np.load(paths.EVALUATE / "scenes" / "right.npz")
+    assert candidate["elsewhere"]["kitti"]["miou"] == metrics.scores(matrices["elsewhere"]).miou
+    assert candidate["official"]["miou"] == metrics.scores(matrices["official"]).miou
+    summary = json.loads((paths.EVALUATE / "metrics.json").read_text())
+    assert summary["elsewhere_kitti_miou"] == candidate["elsewhere"]["kitti"]["miou"]
+    across = pd.read_csv(paths.EVALUATE / "across.csv")
+    assert across[["trained_on", "source", "split"]].values.tolist() == [
+        ["streets", "streets", "val"],
+        ["streets", "streets", "test"],
+        ["streets", "streets", "official"],
+        ["streets", "kitti", "elsewhere"],
+    ]
+    assert (paths.EVALUATE / "overlays" / "kitti-1.png").is_file()
+    (prediction,) = (paths.EVALUATE / "predictions").rglob("*.png")
+    assert prediction.relative_to(paths.EVALUATE).as_posix() == "predictions/kitti/test/image1.png"
+    assert np.array_equal(np.asarray(Image.open(prediction)), brightest.answer(brightest.picture(1, *SIZE)))
 
 
 def test_no_exported_finalist_is_said(project):
@@ -246,7 +296,9 @@ def test_export_compares_with_the_network(trained, monkeypatch):
     monkeypatch.setattr(export, "to_onnx", exported(brightest.write))
     export.run(settings())
     (row,) = json.loads((paths.EXPORT / "agreement.json").read_text()).values()
-    matrix = judge.judge(Session(paths.EXPORT / "finalists" / "echo" / "model.onnx", REFERENCE), scenes("val"), 19)
+    matrix = judge.judge(
+        Session(paths.EXPORT / "finalists" / "echo" / "model.onnx", REFERENCE), scenes("val"), 19
+    ).scenes
     assert row == {
         "input": {"height": 24, "width": 32},
         "agreement": 1.0,

@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from PIL import Image
 
 from roadseg import labels
 from roadseg.config import Drives, Streets
@@ -315,6 +317,90 @@ def test_a_killed_search_goes_on_where_it_was(project: Project, victim: str) -> 
     assert not [number for number, state in after if state == "RUNNING"]
     assert project.unfinished_runs() == []
     assert of_project(project, "pipelines.search") == []
+
+
+def odd_layout(root: Path) -> int:
+    """Streets, drawn small, as somebody's own recordings: masks by colour in a tree of their own. How many scenes."""
+    space = labels.load("cityscapes19")
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(space.colours)] = space.colours
+    lut = space.table(labels.raw("cityscapes")).lut
+    drawn = list(draw(DRAWN))
+    for _, drive, frame, image, ids in drawn:
+        add_scene(root, drive, str(frame), image, colours[lut[ids]])
+    return len(drawn)
+
+
+def add_scene(root: Path, drive: str, name: str, image: np.ndarray, mask: np.ndarray) -> None:
+    for place, pixels in ((f"rec/{drive}/im {name}.png", image), (f"gt/{drive}-{name}.png", mask)):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / place)
+
+
+def kitti(path: Path) -> None:
+    """A small archive in KITTI's layout: one labelled frame of train and two of val, two without labels."""
+    path.parent.mkdir(parents=True)
+    frames = [(image, ids) for *_, image, ids in draw(DRAWN)][:5]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, (image, ids) in zip(("000000_10", "000150_10", "000151_10"), frames, strict=False):
+            archive.writestr(f"training/image_2/{name}.png", segnet.png(image[:, ::-1].copy()))
+            archive.writestr(f"training/semantic/{name}.png", segnet.png(ids[:, ::-1].copy()))
+        for name, (image, _) in zip(("000000_10", "000001_10"), frames[3:], strict=True):
+            archive.writestr(f"testing/image_2/{name}.png", segnet.png(image[::-1].copy()))
+
+
+def test_a_folder_of_ones_own_trains_end_to_end_and_is_judged_abroad(tmp_path: Path) -> None:
+    """Own scenes are trained on, by params.yaml alone; KITTI is only evaluated on; new scenes cost only themselves."""
+    mine = tmp_path / "mine"
+    count = odd_layout(mine)
+    kitti(tmp_path / "mirror" / "kitti" / "data_semantics.zip")
+    space = labels.load("cityscapes19")
+    folder = {
+        "root": str(mine),
+        "images": "rec/{sequence}/im {name}.png",
+        "masks": "gt/{sequence}-{name}.png",
+        "encoding": "colour",
+        "space": "cityscapes19",
+        "classes": {name: [list(rgb)] for name, rgb in zip(space.classes, space.colours, strict=True)},
+        "void": [[0, 0, 0]],
+        "split": {"fractions": {"train": 0.6, "val": 0.4}},
+        "expect": {},
+    }
+    settings = {
+        "data.sources": ["folder", "kitti"],
+        "data.weights": {"kitti": 0},
+        "sources.folder": folder,
+        "sources.kitti.expect": None,
+        "search.trials": 1,
+        "target.engines": ["onnxruntime"],
+        "validate.classes_absent": list(space.classes),
+    }
+    project = Project(tmp_path / "project", tmp_path / "mirror", **settings)
+    assert set(ran(project.run("dvc", "repro"))) == {
+        *("fetch@folder", "fetch@kitti", "remap@folder", "remap@kitti"),
+        *STAGES[2:],
+    }
+    assert project.aliases() == [(NAME, "champion", 1)]
+    [candidate] = project.json("models/evaluate/candidates.json")
+    assert candidate["protocol"]["sources"] == ["folder"]
+    assert candidate["protocol"]["splits"]["elsewhere"] == 2
+    assert 0 < candidate["elsewhere"]["kitti"]["miou"] < 1
+    predictions = project.folder / "models/evaluate/predictions"
+    assert [path.relative_to(predictions).as_posix() for path in sorted(predictions.rglob("*.png"))] == [
+        "kitti/test/000000_10.png",
+        "kitti/test/000001_10.png",
+    ]
+    assert "kitti" in (project.folder / "models/promote/bundle/MODEL_CARD.md").read_text()
+
+    for name in ("0", "1"):
+        image, mask = (
+            np.asarray(Image.open(mine / place)) for place in (f"rec/train000/im {name}.png", f"gt/train000-{name}.png")
+        )
+        add_scene(mine, "train000", f"new{name}", image[:, ::-1], mask[:, ::-1])
+    project.set({"sources.folder": folder | {"expect": {"test": 0}}})
+    output = project.run("dvc", "repro", "remap@folder")
+    assert ran(output) == ["fetch@folder", "remap@folder"]
+    assert f"2 masks remapped, {count} kept from before" in output
 
 
 def test_the_line_on_the_real_mirror(tmp_path: Path) -> None:

@@ -51,13 +51,18 @@ def test_scenes_of_several_sizes_come_back_as_pillow_reads_them(tmp_path: Path) 
     assert packed.size == (24, 40)
 
 
-def test_a_size_resizes_images_as_a_deployer_would_and_leaves_labels(tmp_path: Path) -> None:
-    scene = drawn(tmp_path, "a", (24, 40))
-    image, label = pack([scene], size=(12, 20))[0]
-    expected = Image.open(scene.image).resize((20, 12), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(image, np.asarray(expected))
-    np.testing.assert_array_equal(label, read(scene.label))
-    assert pack([scene]).size == (24, 40), "another size is another pack"
+def test_a_long_side_shrinks_for_training_and_leaves_labels_that_are_scored(tmp_path: Path) -> None:
+    large, small = drawn(tmp_path, "a", (24, 40)), drawn(tmp_path, "bb", (20, 10))
+    scored, trained = pack([large, small], long_side=20), pack([large, small], long_side=20, own_labels=False)
+    expected = Image.open(large.image).resize((20, 12), Image.Resampling.BILINEAR)
+    for packed in (scored, trained):
+        np.testing.assert_array_equal(packed[0][0], np.asarray(expected))
+        np.testing.assert_array_equal(packed[1][0], read(small.image), "no larger than the limit")
+        np.testing.assert_array_equal(packed[1][1], read(small.label))
+    assert large.label is not None
+    np.testing.assert_array_equal(scored[0][1], read(large.label))
+    np.testing.assert_array_equal(trained[0][1], read(large.label)[1::2, 1::2], "every second pixel, none between")
+    assert pack([large]).size == (24, 40), "another limit is another pack"
 
 
 def test_a_pack_is_built_once_and_again_when_a_scene_changes(tmp_path: Path) -> None:

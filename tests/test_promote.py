@@ -223,8 +223,11 @@ def entry(name: str, model: Path, miou: float, p95: float = 2.0) -> dict:
         "form": 0,
         "val": scores,
         "test": scores,
+        "official": None,
+        "elsewhere": {},
         "protocol": {
             "space": SPACE.name,
+            "val": "official splits",
             "splits": {"train": 1, "val": 2, "test": 1},
             "resolution": "at the labels' own resolution",
             "pretraining": "none",

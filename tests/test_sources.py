@@ -247,6 +247,57 @@ def test_index_survives_writing_and_reading(tmp_path: Path, monkeypatch: pytest.
         index.labelled(segnet.settings(), "train")
 
 
+def two_sources(splits: dict[str, list[tuple[str, bool]]]) -> None:
+    """index.csv of each source, from (split, labelled) a scene."""
+    for source, scenes in splits.items():
+        path = index.index_path(source)
+        path.parent.mkdir(parents=True)
+        rows = [
+            Scene(split, Path(f"{source}{n}.png"), Path(f"{source}{n}_l.png") if label else None, 3, 4, "d", "h")
+            for n, (split, label) in enumerate(scenes)
+        ]
+        index.write_index(path, rows)
+
+
+def test_a_source_of_weight_0_is_scored_and_never_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    both = [("train", True), ("train", True), ("val", True), ("test", False)]
+    two_sources({"camvid": both, "kitti": both})
+    names = ["camvid", "kitti"]
+
+    def stems(split: str, **weights: float) -> list[str]:
+        config = segnet.settings(data__sources=names, data__weights=weights)
+        return [scene.image.stem for scene in index.labelled(config, split)]
+
+    assert stems("train") == ["camvid0", "camvid1", "kitti0", "kitti1"]
+    assert stems("train", kitti=0) == ["camvid0", "camvid1"]
+    assert stems("val", kitti=0) == ["camvid2"]
+    assert stems("elsewhere", kitti=0) == ["kitti2"]
+    assert stems("elsewhere", kitti=3) == []
+    weighted = segnet.settings(data__sources=names, data__weights={"kitti": 3})
+    assert index.draws(weighted) == [1, 1, 3, 3]
+    config = segnet.settings(data__sources=names, data__weights={"kitti": 0})
+    assert [(source, scene.image.stem) for source, scene in index.unlabelled(config, None)] == [
+        ("camvid", "camvid3"),
+        ("kitti", "kitti3"),
+    ]
+    assert index.unlabelled(config, 0) == []
+
+
+def test_a_source_of_weight_0_without_val_is_scored_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    two_sources({"camvid": [("train", True)], "kitti": [("train", True), ("test", True), ("val", False)]})
+    config = segnet.settings(data__sources=["camvid", "kitti"], data__weights={"kitti": 0})
+    assert [scene.image.stem for scene in index.labelled(config, "elsewhere")] == ["kitti0", "kitti1"]
+
+
+def test_unlabelled_scenes_are_spread_over_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    two_sources({"camvid": [("train", True), *[("test", False)] * 10]})
+    found = index.unlabelled(segnet.settings(), 4)
+    assert [scene.image.stem for _, scene in found] == ["camvid1", "camvid3", "camvid6", "camvid8"]
+
+
 def test_png_ids_come_back_exactly(tmp_path: Path) -> None:
     ids = np.arange(256, dtype=np.uint8).reshape(8, 32)
     png.write_ids(tmp_path / "ids.png", ids)

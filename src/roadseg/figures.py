@@ -123,6 +123,39 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     return figure
 
 
+def slices(frame: pd.DataFrame, most: int = 12) -> Figure:
+    """mIoU of each slice of a split against the whole, a panel a way to cut and a colour a split.
+
+    `frame` has a row a slice: split, by (`all` for the whole), slice, scenes and miou (0-1). Of a way with more than
+    `most` slices, those with the lowest mIoU are shown.
+    """
+    ways = [by for by in dict.fromkeys(frame["by"]) if by != "all"]
+    shown = {}
+    for by in ways:
+        rows = frame[frame["by"] == by]
+        lowest = rows.groupby("slice")["miou"].min().nsmallest(most).index
+        shown[by] = rows[rows["slice"].isin(lowest)]
+    heights = [max(1, rows["slice"].nunique()) for rows in shown.values()]
+    figure = _figure(9, 1.4 + 0.28 * sum(heights) + 0.5 * len(ways))
+    panels = np.atleast_1d(figure.subplots(len(ways), 1, sharex=True, height_ratios=heights))
+    for by, axes in zip(ways, panels, strict=True):
+        rows = shown[by]
+        names = list(dict.fromkeys(rows["slice"]))
+        _dressed(axes, f"by {by}", "")
+        for (split, of_split), shade in zip(rows.groupby("split", sort=False), _endless(SERIES), strict=False):
+            whole = frame[(frame["by"] == "all") & (frame["split"] == split)]["miou"]
+            axes.axvline(float(whole.iloc[0]), color=shade, linestyle=":", linewidth=1)
+            places = [names.index(name) for name in of_split["slice"]]
+            axes.scatter(of_split["miou"], places, color=shade, s=30, label=str(split), zorder=3)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+    panels[-1].set_xlabel("mIoU; dotted: the whole split", fontsize=9, color=INK)
+    panels[-1].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    handles = {name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    return figure
+
+
 def frontier(frame: pd.DataFrame, budget_ms: float, score: str = "val_miou", by: str = "network") -> Figure:
     """Accuracy against latency, the staircase of the best model per latency, and what lies beyond the budget.
 

@@ -79,7 +79,7 @@ def describe(candidate: Mapping[str, Any], config: Config, decision: Mapping[str
         "space": {"name": space.name, "classes": list(space.classes), "colours": [list(rgb) for rgb in space.colours]},
         "input": {**candidate["input"], "name": "image", "layout": "NHWC", "type": "uint8 RGB 0-255"},
         "output": {"name": "ids", "layout": "NHW", "type": "uint8 class ids"},
-        "metrics": {"val": candidate["val"], "test": candidate["test"], "protocol": candidate["protocol"]},
+        "metrics": {key: candidate[key] for key in ("val", "official", "test", "elsewhere", "protocol")},
         "budget_ms": config.target.budget_ms,
         "forms": candidate["forms"],
         "form": candidate["form"],
@@ -98,7 +98,7 @@ def _data(config: Config) -> dict[str, Any]:
         for image, pixels, label in zip(train["image"], train["image_sha256"], train["label_sha256"], strict=True)
     }
     return {
-        "sources": {name: {"licence": sources.get(config, name).licence} for name in config.data.sources},
+        "sources": {name: {"licence": sources.get(config, name).licence} for name in config.data.trained},
         "profile_sha256": hashlib.sha256((paths.PROFILE / "scenes.csv").read_bytes()).hexdigest(),
         "training_scenes": hashes,
     }

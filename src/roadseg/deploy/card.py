@@ -35,7 +35,7 @@ Why this one: {content["decision"] or "no reason was recorded"}"""
 def _accuracy(content: Mapping[str, Any]) -> str:
     metrics = content["metrics"]
     protocol = metrics["protocol"]
-    splits = [split for split in ("val", "test") if metrics[split]]  # a source may keep its test labels to itself
+    splits = [split for split in ("val", "official", "test") if metrics[split]]  # a source may keep its test labels
     present = " and ".join(f"{metrics[split]['classes_present']} in {split}" for split in splits)
     sizes = ", ".join(f"{count} {split}" for split, count in protocol["splits"].items())
     overall = [[split, *(_percent(metrics[split][name]) for name in SHARES)] for split in splits]
@@ -44,13 +44,20 @@ def _accuracy(content: Mapping[str, Any]) -> str:
     ]
     return f"""## Accuracy
 
-In per cent, of the deployed form. The model was chosen on the validation split; the test split is only reported.
+In per cent, of the deployed form. The model was chosen on the validation split ({protocol["val"]}); the others
+are only reported.
 Protocol: one confusion matrix over a split's labelled pixels, {protocol["resolution"]}; means are over the classes that
 the split's labels show ({present}). Scenes: {sizes}. Pre-training: {protocol["pretraining"]}.
 
 {_table(["split", *SHARES.values()], overall)}
 
-{_table(["class", *(f"{split} IoU" for split in splits)], classes)}"""
+{_table(["class", *(f"{split} IoU" for split in splits)], classes)}{_elsewhere(metrics["elsewhere"])}"""
+
+
+def _elsewhere(found: Mapping[str, Any]) -> str:
+    """The scores on sources that it was never trained on; empty where there are none."""
+    rows = [[name, _percent(one["miou"]), str(one["classes_present"])] for name, one in found.items() if one]
+    return f"\n\nOut of domain, never trained on:\n\n{_table(['source', 'mIoU', 'classes'], rows)}" if rows else ""
 
 
 def _latency(content: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """What a deployed form gets right: its own ids against the labels, at the labels' own resolution."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -12,9 +14,22 @@ from roadseg.errors import UserError
 from roadseg.metrics import confusion
 from roadseg.scenes.index import Scene
 
+BANDS = 3
+"""Rows of an image are judged in so many bands of equal height as well: far things are high in the image."""
 
-def judge(session: Session, scenes: Sequence[Scene], classes: int, *, description: str = "Judging") -> np.ndarray:
-    """Per-scene confusion of the ids that the session gives, int64 [S, C, C] (rows = label, columns = prediction).
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a session got right on some scenes. Confusions have rows = label, columns = prediction."""
+
+    scenes: np.ndarray
+    """Of each scene: int64 [S, C, C]."""
+    bands: np.ndarray
+    """Of each band of rows, from the top, over all scenes: int64 [BANDS, C, C]."""
+
+
+def judge(session: Session, scenes: Sequence[Scene], classes: int, *, description: str = "Judging") -> Verdict:
+    """Confusion of the ids that the session gives.
 
     The exact path of a deployer: the image file is read and given to `session`. Ids come at the image's size; a label
     of another size gets them by nearest neighbour (the arg max is in the graph, so logits cannot be resized).
@@ -22,12 +37,18 @@ def judge(session: Session, scenes: Sequence[Scene], classes: int, *, descriptio
     Raises:
         UserError: a scene has no label, or a file cannot be read.
     """
-    matrices = np.zeros((len(scenes), classes, classes), dtype=np.int64)
+    verdict = Verdict(
+        np.zeros((len(scenes), classes, classes), dtype=np.int64), np.zeros((BANDS, classes, classes), dtype=np.int64)
+    )
     for place, scene in enumerate(track(scenes, description=description, transient=True)):
         image, label = read(scene)
         ids = session.postprocess(session.infer(session.preprocess(image)), label.shape)
-        matrices[place] = confusion(ids, label, classes)
-    return matrices
+        edges = [label.shape[0] * band // BANDS for band in range(BANDS + 1)]
+        for band, (top, bottom) in enumerate(pairwise(edges)):
+            matrix = confusion(ids[top:bottom], label[top:bottom], classes)
+            verdict.bands[band] += matrix
+            verdict.scenes[place] += matrix
+    return verdict
 
 
 def read(scene: Scene) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,8 @@
 """Label spaces: which classes there are, their colours, and how each kind of raw labels becomes train ids.
 
 Owns the YAML tables beside this file. raw/ has what masks hold as they are shipped: ids, names, colours. spaces/ has
-what networks are trained on: classes, and which raw names each of them takes. A train id is 0..C-1, `IGNORE` (255) is
+what networks are trained on: classes, and which raw names each of them takes; a table that is added there is a label
+space, and DVC sees when it is edited. A train id is 0..C-1, `IGNORE` (255) is
 void, and there is nothing else.
 """
 
@@ -23,8 +24,8 @@ UNKNOWN = -1
 """In a look-up table: an id that the raw labels do not have."""
 
 HERE = Path(__file__).parent
+SPACES = HERE / "spaces"
 RAW = ("camvid32", "cityscapes", "mapillary12", "mapillary20", "segnet11", "trainids19")
-SPACES = ("camvid11", "cityscapes19", "mapillary66")
 
 Colour = tuple[int, int, int]
 """R, G, B, 0-255."""
@@ -127,18 +128,15 @@ def raw(name: str) -> RawLabels:
 
 @lru_cache
 def load(name: str) -> LabelSpace:
-    """The label space of that name, one of `SPACES`, or the one that a YAML file of the same form describes.
-
-    UserError with the valid names for any other, and for a file that is no label space.
-    """
-    if name in SPACES:
-        path = HERE / "spaces" / f"{name}.yaml"
-    elif name.endswith((".yaml", ".yml")):
-        path = Path(name)
-    else:
-        known = ", ".join(SPACES)
-        raise UserError(f"label space {name!r} is unknown (data.space in params.yaml); valid: {known}, or a .yaml file")
-    return _space(path)
+    """The label space spaces/NAME.yaml. UserError with the names that there are for any other, and for a file that is
+    no label space."""
+    known = {path.stem: path for path in sorted(SPACES.glob("*.yaml"))}
+    if name not in known:
+        raise UserError(
+            f"label space {name!r} is unknown (data.space in params.yaml); valid: {', '.join(known)}, or add "
+            f"{SPACES / name}.yaml"
+        )
+    return _space(known[name])
 
 
 def _space(path: Path) -> LabelSpace:
@@ -154,7 +152,7 @@ def _space(path: Path) -> LabelSpace:
         space = LabelSpace(str(content["name"]), classes, colours, _readers(content), mixed, via)
         _check(space, {kind: given[kind] for kind in given})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is no label space ({type(error).__name__}: {error}): see {HERE / 'spaces'}") from None
+        raise UserError(f"{path} is no label space ({type(error).__name__}: {error}): see {SPACES}") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return space
@@ -190,10 +188,8 @@ def _check(space: LabelSpace, given: dict[str, Any]) -> None:
 def _yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} (data.space in params.yaml) is not there") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no table: see {HERE / 'spaces'}")
+        raise UserError(f"{path} holds no table: see {SPACES}")
     return content

@@ -6,7 +6,7 @@ In: a pack, a crop size, crops a batch, a seed. Out: batches (images uint8 BHWC 
 
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -24,12 +24,18 @@ Batch = tuple[Tensor, Tensor]
 class Batches:
     """`batches[n]` is batch n, n >= 0 without end.
 
-    Crops are numbered through the run: crop i is drawn in pass i // scenes, and each pass takes every scene once, in
-    an order of its own. A pass is an epoch only where crops are whole scenes.
+    Crops are numbered through the run, and each pass takes every scene once, in an order of its own. A pass is an epoch
+    only where crops are whole scenes. With `draws`, a scene comes draws[scene] times a pass on average: never once more
+    or less than that, rounded up or down, in a single pass (systematic sampling, Madow 1949).
     """
 
-    def __init__(self, pack: Pack, *, crop: tuple[int, int], crops: int, seed: int) -> None:
+    def __init__(
+        self, pack: Pack, *, crop: tuple[int, int], crops: int, seed: int, draws: Sequence[float] | None = None
+    ) -> None:
         self.pack, self.crop, self.crops, self.seed = pack, crop, crops, seed
+        self._until = np.cumsum(np.ones(len(pack)) if draws is None else np.asarray(draws, np.float64))
+        if len(self._until) != len(pack):
+            raise ValueError(f"`draws` has {len(self._until)} numbers for {len(pack)} scenes")
         self._of_thread = threading.local()  # an augmenter serves one thread at a time
 
     def __getitem__(self, number: int) -> Batch:
@@ -39,11 +45,19 @@ class Batches:
             images[place], labels[place] = self._draw(number * self.crops + place)
         return torch.from_numpy(images), torch.from_numpy(labels)
 
+    def scene(self, i: int) -> int:
+        """The scene that crop i of the run is drawn from."""
+        total = float(self._until[-1])
+        length = max(1, round(total))
+        which_pass, place = divmod(i, length)
+        random = np.random.default_rng((self.seed, which_pass))
+        ticket = random.permutation(length)[place]
+        at = (ticket + random.random()) * total / length
+        return min(int(np.searchsorted(self._until, at, side="right")), len(self.pack) - 1)
+
     def _draw(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Crop i of the run."""
-        which_pass, place = divmod(i, len(self.pack))
-        order = np.random.default_rng((self.seed, which_pass)).permutation(len(self.pack))
-        image, label = self.pack[int(order[place])]
+        image, label = self.pack[self.scene(i)]
         if label.shape != image.shape[:2]:
             label = cv2.resize(label, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         if not hasattr(self._of_thread, "augment"):

@@ -4,8 +4,8 @@ Images stay where fetch put them; only masks were written anew. Every later stag
 """
 
 import csv
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from roadseg import paths
@@ -18,7 +18,7 @@ class Scene:
     """A row of index.csv. Paths are relative to the project's root."""
 
     split: str
-    """train, val or test."""
+    """train, val, test, or `OFFICIAL` (roadseg.scenes.sources); what `of_run` returns may be `ELSEWHERE` too."""
     image: Path
     """8-bit RGB PNG, under data/raw."""
     label: Path | None
@@ -32,6 +32,8 @@ class Scene:
     """Of the label's file; empty where there is none."""
 
 
+ELSEWHERE = "elsewhere"
+"""The split of the scenes that a run scores out of its domain: of sources that it never trains on."""
 HEADER = [field.name for field in fields(Scene)]
 
 
@@ -70,7 +72,43 @@ def read_index(path: Path) -> list[Scene]:
         ]
 
 
+def of_run(config: Config) -> Iterator[tuple[str, Scene]]:
+    """(source, scene) of data.sources in their order, each in the split that it has in this run.
+
+    Of a source that is never trained on, val is `ELSEWHERE`, or where val has no labels every labelled scene; its other
+    labelled scenes have no part in the run and are left out.
+    """
+    for source in config.data.sources:
+        scenes = read_index(index_path(source))
+        if source in config.data.trained:
+            yield from ((source, scene) for scene in scenes)
+            continue
+        splits = {scene.split for scene in scenes if scene.label}
+        scored = {"val"} if "val" in splits else splits
+        for scene in scenes:
+            if scene.label is None or scene.split in scored:
+                yield source, replace(scene, split=ELSEWHERE) if scene.label else scene
+
+
 def labelled(config: Config, split: str) -> list[Scene]:
-    """The labelled scenes of one split, of every source of data.sources in that order."""
-    scenes = (scene for source in config.data.sources for scene in read_index(index_path(source)))
-    return [scene for scene in scenes if scene.split == split and scene.label]
+    """The labelled scenes that are in this split of the run, of every source of data.sources in that order."""
+    return [scene for _, scene in of_run(config) if scene.split == split and scene.label]
+
+
+def draws(config: Config) -> list[float]:
+    """How often training draws each scene of `labelled(config, "train")`, in that order, by data.weights."""
+    pairs = (source for source, scene in of_run(config) if scene.split == "train" and scene.label)
+    return [config.data.weights.get(source, 1.0) for source in pairs]
+
+
+def unlabelled(config: Config, most: int | None) -> list[tuple[str, Scene]]:
+    """(source, scene) of data.sources without labels: at most so many of each source, spread over it; None is all."""
+    by_source: dict[str, list[Scene]] = {source: [] for source in config.data.sources}
+    for source, scene in of_run(config):
+        if scene.label is None:
+            by_source[source].append(scene)
+    chosen = []
+    for source, scenes in by_source.items():
+        count = len(scenes) if most is None else min(most, len(scenes))
+        chosen += [(source, scenes[i * len(scenes) // count]) for i in range(count)]
+    return chosen

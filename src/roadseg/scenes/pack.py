@@ -28,11 +28,15 @@ from roadseg import paths
 from roadseg.errors import UserError
 from roadseg.scenes.index import Scene
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the files' layout changes: old packs are then left alone and new ones built."""
 
 KEEP_DAYS = 14
 """A pack is disk space for time: what was not used for so long is built again when it is wanted."""
+
+
+Limits = tuple[int | None, int | None]
+"""The longest side of an image and of a label, pixels; None is no limit."""
 
 
 class Pack:
@@ -67,23 +71,25 @@ class Pack:
         return max(counts, key=lambda size: (counts[size], size))
 
 
-def pack(scenes: Sequence[Scene], *, size: tuple[int, int] | None = None) -> Pack:
+def pack(scenes: Sequence[Scene], *, long_side: int | None = None, own_labels: bool = True) -> Pack:
     """The pack of these labelled scenes, built first if it is not there yet.
 
-    `size` (height, width) resizes each image to what a deployed model of that input size would be given (Pillow's
-    bilinear); None keeps the images as they are. Labels always keep their own size.
+    `long_side` (pixels) shrinks an image whose longer side is longer (Pillow's bilinear, as a deployed model's input is
+    made); None keeps the images as they are. Labels keep their own size, as what is scored must, unless `own_labels` is
+    off: then they are shrunk in the same way, by nearest neighbour.
 
     Raises UserError for no scenes, a scene without a label, and a file that is missing or cannot be decoded.
     """
     if not scenes:
         raise UserError("no scenes to pack: the split is empty; look at the index.csv of each of data.sources")
-    key = _key(scenes, size)
+    limits = (long_side, None if own_labels else long_side)
+    key = _key(scenes, limits)
     folder = paths.state("packs", key)
     if not folder.exists():  # a pack is placed by one rename: it is whole or not there
         with _alone(folder.with_name(f"{key}.lock")):
             if not folder.exists():
                 _forget(folder.parent)
-                _build(scenes, size, folder)
+                _build(scenes, limits, folder)
     folder.touch()  # when it was last used
     return Pack(folder)
 
@@ -95,7 +101,7 @@ def _forget(packs: Path) -> None:
             shutil.rmtree(old)
 
 
-def _key(scenes: Sequence[Scene], size: tuple[int, int] | None) -> str:
+def _key(scenes: Sequence[Scene], limits: Limits) -> str:
     """16 hex digits of a hash of what will be decoded: paths, the images' file sizes and times, the labels' hashes."""
     files = []
     for scene in scenes:
@@ -106,7 +112,7 @@ def _key(scenes: Sequence[Scene], size: tuple[int, int] | None) -> str:
         except FileNotFoundError:
             raise UserError(f"{scene.image} is in the index but not on disk: run fetch and remap again") from None
         files.append([str(scene.image), found.st_size, found.st_mtime_ns, scene.label_sha256])
-    return hashlib.sha256(json.dumps([FORMAT, size, files]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([FORMAT, limits, files]).encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -117,7 +123,7 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _build(scenes: Sequence[Scene], size: tuple[int, int] | None, folder: Path) -> None:
+def _build(scenes: Sequence[Scene], limits: Limits, folder: Path) -> None:
     aside = folder.with_name(f"{folder.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)  # left by a killed build
     aside.mkdir(parents=True)
@@ -125,8 +131,8 @@ def _build(scenes: Sequence[Scene], size: tuple[int, int] | None, folder: Path) 
     with (aside / "images.bin").open("wb") as images, (aside / "labels.bin").open("wb") as labels:
         for scene in track(scenes, description=f"pack {scenes[0].split}", transient=True):
             assert scene.label is not None
-            image = _decode(scene.image, "RGB", size)
-            label = _decode(scene.label, "L", None)
+            image = _decode(scene.image, "RGB", limits[0])
+            label = _decode(scene.label, "L", limits[1])
             images.write(image.tobytes())
             labels.write(label.tobytes())
             table.append([image_offset, *image.shape[:2], label_offset, *label.shape])
@@ -136,8 +142,8 @@ def _build(scenes: Sequence[Scene], size: tuple[int, int] | None, folder: Path) 
     aside.rename(folder)
 
 
-def _decode(path: Path, mode: str, size: tuple[int, int] | None) -> np.ndarray:
-    """uint8 HWC ("RGB") or HW ("L") of a file, resized to `size` (height, width) if given."""
+def _decode(path: Path, mode: str, long_side: int | None) -> np.ndarray:
+    """uint8 HWC ("RGB") or HW ("L") of a file, its longer side at most `long_side` if given."""
     try:
         with Image.open(path) as file:
             if mode == "L" and file.mode != "L":
@@ -147,6 +153,7 @@ def _decode(path: Path, mode: str, size: tuple[int, int] | None) -> np.ndarray:
         raise UserError(f"{path} is in the index but not on disk: run fetch and remap again") from None
     except (UnidentifiedImageError, OSError) as error:
         raise UserError(f"{path} cannot be decoded ({error}): fetch or remap it again") from None
-    if size is not None and (picture.height, picture.width) != size:
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    if long_side is not None and (scale := long_side / max(picture.size)) < 1:
+        by = Image.Resampling.NEAREST if mode == "L" else Image.Resampling.BILINEAR
+        picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), by)
     return np.asarray(picture)

@@ -96,7 +96,7 @@ def _matrices(session: engines.Session, sha256: str, scenes: list[Scene], classe
     path = paths.state("champion", "judged", f"{key}.npy")
     if not path.exists():
         aside = path.with_suffix(".aside.npy")
-        np.save(aside, judge.judge(session, scenes, classes, description="Judging the champion"))
+        np.save(aside, judge.judge(session, scenes, classes, description="Judging the champion").scenes)
         aside.replace(path)
     return np.asarray(np.load(path))
 

@@ -1,11 +1,12 @@
 """The exported finalists, judged and timed in every form that they could be deployed in.
 
-In: models/export/finalists/NAME/{model.onnx, recipe.json}, the labelled validation and test scenes.
+In: models/export/finalists/NAME/{model.onnx, recipe.json}, the scenes, data/profile/scenes.csv (what they are).
 Out: models/evaluate/: candidates.json (what promote decides on), metrics.json (the leader, for `dvc metrics show`),
-leader.csv, classes.csv, confusion.csv, latency.csv, frontier.csv and pictures, overlays/{best,median,worst}.png, and
-scenes/NAME.npz (arrays "val" and "test": per-scene confusion int64 [S, C, C] of the chosen form).
+scenes/NAME.npz (of each split judged, the per-scene confusion int64 [S, C, C] of the chosen form), and the tables and
+pictures of `evaluation_report`.
 
-Whatever is chosen here is chosen on the validation split; the test split is only reported.
+Whatever is chosen here is chosen on the validation split. Test, the official val beside blocks, and the sources that
+are never trained on are only reported. Unlabelled scenes get predictions and no score.
 """
 
 import hashlib
@@ -15,60 +16,65 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from rich.console import Console
+import pandas as pd
 from rich.progress import track
-from rich.table import Table
 
-from roadseg import figures, paths
+from roadseg import paths
 from roadseg.config import Config, Target
-from roadseg.deploy import engines, judge, latency, tables
+from roadseg.deploy import engines, judge, latency
 from roadseg.deploy.engines import Form, Session
-from roadseg.deploy.tables import Judged
+from roadseg.deploy.judge import Verdict
 from roadseg.errors import UserError
 from roadseg.labels import LabelSpace
 from roadseg.metrics import scores
 from roadseg.scenes import sources
-from roadseg.scenes.index import Scene, labelled
-from roadseg.stages.stage import Stage, stage
+from roadseg.scenes.index import ELSEWHERE, Scene, labelled
+from roadseg.scenes.sources import OFFICIAL
+from roadseg.stages import evaluation_report
+from roadseg.stages.stage import stage
 
 MIOU = 0.001  # 0.1 point: how far a form's mIoU may be from float32's
 SHARES = ("miou", "pixel_accuracy", "mean_accuracy", "mean_dice")
+REPORTED = ("test", OFFICIAL, ELSEWHERE)
 
 
 def run(config: Config) -> None:
     """Judges and times every finalist, and writes models/evaluate/."""
     with stage("evaluate") as running:
         space = sources.space_of(config)
-        scenes = {split: labelled(config, split) for split in ("train", "val", "test")}
+        scenes = {split: labelled(config, split) for split in ("train", "val", *REPORTED)}
         if not scenes["val"]:
             raise UserError("no labelled scene is in the val split: look at the index.csv of each of data.sources")
+        facts = pd.read_csv(paths.PROFILE / "scenes.csv", dtype={"source": "str", "sequence": "str"})
         assessed = [
-            assess(source, config.target, space, scenes) for source in paths.finalists(paths.EXPORT / "finalists")
+            assess(source, config, space, scenes, facts) for source in paths.finalists(paths.EXPORT / "finalists")
         ]
-        candidates, judged = [one for one, _ in assessed], {one["name"]: matrices for one, matrices in assessed}
+        candidates, judged = [one for one, _ in assessed], {one["name"]: verdicts for one, verdicts in assessed}
         running.json(paths.EVALUATE / "candidates.json", candidates)
         folder = running.folder(paths.EVALUATE / "scenes")
-        for name, matrices in judged.items():
+        for name, verdicts in judged.items():
+            matrices = {split: verdict.scenes for split, verdict in verdicts.items()}
             np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **matrices)
         best = leader(candidates, config.target.budget_ms)
         running.json(paths.EVALUATE / "metrics.json", summary(best, config.target.budget_ms))
-        _tables(running, candidates, best, judged, space, config.target.budget_ms)
-        _pictures(running, best, judged[best["name"]]["val"], scenes["val"], space)
-        _show(candidates, best, config.target.budget_ms)
+        session = _open(Path(best["onnx"]), _deployed(best["forms"], best["form"], config.target))
+        evaluation_report.write(running, config, candidates, best, judged, session, scenes, facts)
 
 
 def assess(
-    source: Path, target: Target, space: LabelSpace, scenes: dict[str, list[Scene]]
-) -> tuple[dict[str, Any], Judged]:
-    """One finalist: its entry of candidates.json, and its per-scene confusions in the chosen form."""
-    recipe = json.loads((source / "recipe.json").read_text(encoding="utf-8"))
+    source: Path, config: Config, space: LabelSpace, scenes: dict[str, list[Scene]], facts: pd.DataFrame
+) -> tuple[dict[str, Any], dict[str, Verdict]]:
+    """One finalist: its entry of candidates.json, and what its chosen form said of each split."""
+    recipe, target = json.loads((source / "recipe.json").read_text(encoding="utf-8")), config.target
     model, name = source / "model.onnx", recipe["name"]
     forms, judged = _forms(model, name, target, scenes["val"], len(space.classes))
     chosen = fastest(forms)
-    deployed = _plain(target) if chosen is None else _form(forms[chosen])
+    deployed = _deployed(forms, chosen, target)
     session = _open(model, deployed)
-    test = judge.judge(session, scenes["test"], len(space.classes), description=f"{name}: test")
+    verdicts = {"val": judged[deployed]} | {
+        split: judge.judge(session, scenes[split], len(space.classes), description=f"{name}: {split}")
+        for split in REPORTED
+    }
     height, width = session.size
     candidate = {
         **{key: recipe[key] for key in ("name", "network", "loss", "crop", "learning_rate", "training")},
@@ -77,33 +83,54 @@ def assess(
         "input": {"height": height, "width": width},
         "forms": forms,
         "form": chosen,
-        "val": described(judged[deployed], space),
-        "test": described(test, space),
+        **{split: described(verdicts[split].scenes, space) for split in ("val", "test", OFFICIAL)},
+        ELSEWHERE: _by_source(verdicts[ELSEWHERE].scenes, scenes[ELSEWHERE], facts, space),
         "protocol": {
             "space": space.name,
-            "splits": {split: len(listed) for split, listed in scenes.items()},
-            "resolution": _resolution(scenes["val"] + scenes["test"], (height, width)),
+            "sources": list(config.data.trained),
+            "splits": {split: len(listed) for split, listed in scenes.items() if listed},
+            "val": _how_val(config),
+            "resolution": _resolution([scene for listed in scenes.values() for scene in listed], (height, width)),
             "pretraining": "none",
         },
     }
-    return candidate, {"val": judged[deployed], "test": test}
+    return candidate, verdicts
+
+
+def _by_source(
+    matrices: np.ndarray, scenes: list[Scene], facts: pd.DataFrame, space: LabelSpace
+) -> dict[str, dict[str, Any] | None]:
+    """The scores of each source by itself: domains are not one split."""
+    of = evaluation_report.facts_of(scenes, facts)["source"]
+    return {name: described(matrices[(of == name).to_numpy()], space) for name in dict.fromkeys(of)}
+
+
+def _how_val(config: Config) -> str:
+    """Which scenes the model was chosen on, as words."""
+    blocks = {name: sources.get(config, name).blocks for name in config.data.trained}
+    made = [
+        f"the last {one.share:.0%} of each training sequence of {name}, {one.gap} frames off"
+        for name, one in blocks.items()
+        if one
+    ]
+    return "; ".join([*made, *["official splits"] * (None in blocks.values())])
 
 
 def _forms(
     model: Path, name: str, target: Target, scenes: list[Scene], classes: int
-) -> tuple[list[dict[str, Any]], dict[Form, np.ndarray]]:
+) -> tuple[list[dict[str, Any]], dict[Form, Verdict]]:
     """A model's forms as candidates.json lists them, and what each said of the validation scenes."""
     plain, offered = _plain(target), engines.forms(target.engines, target.device, target.threads)
     judged = {
         form: judge.judge(_open(model, form), scenes, classes, description=f"{name}: {form}")
         for form in dict.fromkeys([plain, *offered])
     }
-    float32 = scores(judged[plain]).miou
+    float32 = scores(judged[plain].scenes).miou
     image, _ = judge.read(scenes[0])
     rows = []
     for form in track(offered, description=f"Timing {name}", auto_refresh=False, transient=True):
         certificate = latency.certify(_open(model, form), image)
-        miou = scores(judged[form]).miou
+        miou = scores(judged[form].scenes).miou
         why = objection(miou, float32, certificate, target)
         facts = {"certificate": certificate.as_dict(), "val_miou": miou, "valid": not why, "why": why}
         rows.append({**asdict(form), **facts})
@@ -115,8 +142,11 @@ def _plain(target: Target) -> Form:
     return replace(engines.REFERENCE, threads=target.threads)
 
 
-def _form(row: dict[str, Any]) -> Form:
-    return Form(row["engine"], row["precision"], row["threads"], row["device"])
+def _deployed(forms: list[dict[str, Any]], chosen: int | None, target: Target) -> Form:
+    """The chosen form; where none is valid, the plain one."""
+    if chosen is None:
+        return _plain(target)
+    return Form(*(forms[chosen][key] for key in ("engine", "precision", "threads", "device")))
 
 
 def _open(model: Path, form: Form) -> Session:
@@ -169,6 +199,8 @@ def summary(best: dict[str, Any], budget_ms: float) -> dict[str, Any]:
     latency_ms = p95(best)
     measured = {f"val_{name}": best["val"][name] for name in SHARES}
     measured |= {f"test_{name}": best["test"][name] for name in SHARES} if best["test"] else {}
+    measured |= {f"{OFFICIAL}_val_miou": best[OFFICIAL]["miou"]} if best[OFFICIAL] else {}
+    measured |= {f"{ELSEWHERE}_{name}_miou": found["miou"] for name, found in best[ELSEWHERE].items()}
     within = latency_ms is not None and latency_ms <= budget_ms
     return {"leader": best["name"], **measured, "p95_ms": latency_ms, "within_budget": within}
 
@@ -178,60 +210,3 @@ def _resolution(scenes: list[Scene], size: tuple[int, int]) -> str:
     if all((scene.height, scene.width) == size for scene in scenes):
         return "at the labels' own resolution, which is the input's"
     return f"at the labels' own resolution, ids brought there by nearest neighbour from {size[1]}x{size[0]}"
-
-
-def _tables(
-    running: Stage,
-    candidates: list[dict[str, Any]],
-    best: dict[str, Any],
-    judged: dict[str, Judged],
-    space: LabelSpace,
-    budget_ms: float,
-) -> None:
-    frames = {
-        "leader": tables.leader(best, space.classes),
-        "classes": tables.classes(judged, space.classes),
-        "confusion": tables.confusion(judged, space.classes),
-        "latency": tables.latency(candidates),
-        "frontier": tables.frontier(candidates, budget_ms),
-    }
-    for name, frame in frames.items():
-        frame.to_csv(running.aside(paths.EVALUATE / f"{name}.csv"), index=False)
-    picture = figures.frontier(frames["frontier"], budget_ms)
-    picture.savefig(running.aside(paths.EVALUATE / "frontier.png"), format="png")
-
-
-def _pictures(
-    running: Stage, best: dict[str, Any], matrices: np.ndarray, scenes: list[Scene], space: LabelSpace
-) -> None:
-    """The leader's confusion matrix, and its best, median and worst validation scene: image, label, prediction."""
-    figure = figures.confusion(matrices.sum(axis=0), space.classes)
-    figure.savefig(running.aside(paths.EVALUATE / "confusion.png"), format="png")
-    folder = running.folder(paths.EVALUATE / "overlays")
-    form = engines.REFERENCE if best["form"] is None else _form(best["forms"][best["form"]])
-    session = _open(Path(best["onnx"]), form)
-    mious = [scores(matrix).miou if matrix.any() else 0.0 for matrix in matrices]
-    order = np.argsort(mious, kind="stable")
-    for name, place in (("worst", order[0]), ("median", order[len(order) // 2]), ("best", order[-1])):
-        image, label = judge.read(scenes[place])
-        ids = session.postprocess(session.infer(session.preprocess(image)), label.shape)
-        image = np.asarray(Image.fromarray(image).resize((label.shape[1], label.shape[0])))
-        Image.fromarray(figures.triptych(image, label, ids, space)).save(folder / f"{name}.png")
-
-
-def _show(candidates: list[dict[str, Any]], best: dict[str, Any], budget_ms: float) -> None:
-    columns = ("candidate", "form", "p50 ms", "p95 ms", "val mIoU", "test mIoU", "")
-    table = Table(*columns, title=f"Candidates, budget {budget_ms:g} ms", caption=f"leader: {best['name']}")
-    for candidate in candidates:
-        for place, form in enumerate(candidate["forms"]):
-            timed, chosen = form["certificate"], place == candidate["form"]
-            test = f"{candidate['test']['miou']:.2%}" if chosen and candidate["test"] else ""
-            note = form["why"] or ("chosen" if chosen else "")
-            if chosen and timed["p95_ms"] > budget_ms:
-                note += ", over the budget"
-            if not timed["stable"]:
-                note += " (unstable)"
-            words = f"{form['engine']} {form['precision']}"
-            times = f"{timed['p50_ms']:.1f}", f"{timed['p95_ms']:.1f}"
-            table.add_row(candidate["name"], words, *times, f"{form['val_miou']:.2%}", test, note)
-    Console().print(table)

@@ -34,7 +34,7 @@ def row(config: Config, name: str) -> tuple[str, str, str, str, str]:
         source = sources.get(config, name)
         if not (paths.RAW / name).is_dir():
             return "", "", "", f"not fetched: roadseg fetch {name}", source.licence
-        scenes = list(source.scan(paths.RAW / name))
+        scenes = sources.scenes(source, paths.RAW / name)
     except UserError as error:
         return "", "", "", str(error), ""
     return *(split(scenes, one) for one in sources.SPLITS), sizes(scenes), source.licence  # type: ignore[return-value]
@@ -43,7 +43,9 @@ def row(config: Config, name: str) -> tuple[str, str, str, str, str]:
 def split(scenes: Sequence[RawScene], name: str) -> str:
     """How many scenes a split has, and how many of them are not labelled, where some are not."""
     labelled = Counter(scene.label is not None for scene in scenes if scene.split == name)
-    return f"{labelled.total()}" + (f" ({labelled[False]} unlabelled)" if labelled[False] else "")
+    beside = sum(scene.split == sources.OFFICIAL for scene in scenes) if name == "val" else 0
+    notes = [f"{labelled[False]} unlabelled"] * bool(labelled[False]) + [f"{beside} official beside"] * bool(beside)
+    return f"{labelled.total()}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def sizes(scenes: Sequence[RawScene]) -> str:

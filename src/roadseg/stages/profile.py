@@ -8,6 +8,8 @@ import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
 import cv2
 import numpy as np
@@ -18,7 +20,7 @@ from roadseg.config import Config
 from roadseg.errors import UserError
 from roadseg.labels import IGNORE, LabelSpace
 from roadseg.scenes import png, sources
-from roadseg.scenes.index import Scene, index_path, read_index
+from roadseg.scenes.index import Scene, of_run
 from roadseg.scenes.parallel import in_threads
 from roadseg.stages.stage import stage
 
@@ -31,13 +33,14 @@ def run(config: Config) -> None:
     with stage("profile") as running:
         folder = running.folder(paths.PROFILE)
         scenes, pixels = [], []
-        for source in config.data.sources:
-            measured = in_threads(partial(_measure, space=space), read_index(index_path(source)), f"profile {source}")
+        for source, group in groupby(of_run(config), key=itemgetter(0)):
+            found = [scene for _, scene in group]
+            measured = in_threads(partial(_measure, space=space), found, f"profile {source}")
             scenes += [{"source": source, **row} for row, _ in measured]
             pixels += [counts for _, counts in measured]
         table, counts = pd.DataFrame(scenes), np.array(pixels)
         if not ((table["split"] == "train") & (counts.sum(axis=1) > 0)).any():
-            raise UserError(f"no scene of {', '.join(config.data.sources)} is labelled and in the train split")
+            raise UserError(f"no scene of {', '.join(config.data.trained)} is labelled and in the train split")
         table.to_csv(folder / "scenes.csv", index=False)
         class_table(table["split"], counts, space).to_csv(folder / "classes.csv", index=False)
         train = (table["split"] == "train").to_numpy()

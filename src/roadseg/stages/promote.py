@@ -127,8 +127,8 @@ def _record(tracker: Tracker, entry: Entry, space: LabelSpace, *, leads: bool) -
             run.metrics(flat | {f"deployed_{split}_iou_{key}": value for key, value in scores["iou"].items()})
     for form in entry["forms"]:
         run.metrics({f"p95_ms_{form['engine']}_{form['precision']}": form["certificate"]["p95_ms"]})
-    pictures = ("confusion.png", "overlays") if leads else ()
-    for name in ("confusion.csv", "latency.csv", "frontier.png", *pictures):
+    of_leader = ("confusion.png", "slices.csv", "slices.png", "confused.csv", "across.csv", "worst.csv", "overlays")
+    for name in ("confusion.csv", "latency.csv", "frontier.png", *of_leader * leads):
         if (path := paths.EVALUATE / name).exists():
             run.artifact(path, f"evaluate/{name}" if path.is_dir() else "evaluate")
     run.tags({**facts, "roadseg.space": space.name})

@@ -10,7 +10,7 @@ import json
 import shutil
 import threading
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -38,16 +38,20 @@ def run(config: Config, source: str) -> None:
         folder = running.folder(final)
         raw_labels = what.labels(paths.RAW / source)
         table = space.table(raw_labels)
-        raw = list(what.scan(paths.RAW / source))
+        raw = sources.scenes(what, paths.RAW / source)
         _refuse_same_names(raw)
-        for split in sources.SPLITS:
+        for split in sorted({scene.split for scene in raw}):
             (folder / "labels" / split).mkdir(parents=True)
         tolerate = getattr(getattr(config.sources, source), "tolerate", 0)
         remapper = Remapper(what.masks, raw_labels, table, tolerate, folder, final)
         scenes = in_threads(remapper, raw, f"remap {source}")
         write_index(folder / "index.csv", scenes)
     counts = Counter(scene.split for scene in scenes)
+    made = sum(remapper.made)
     print(f"{source} in {space.name}: " + ", ".join(f"{counts[split]} {split}" for split in sources.SPLITS))
+    if what.blocks:
+        print(f"  {source}-{sources.blocks.described(list(what.scan(paths.RAW / source)), raw)}")
+    print(f"  {made} masks remapped, {sum(1 for scene in scenes if scene.label) - made} kept from before")
     for sentence in table.lossy:
         print(f"  lossy: {sentence}")
     if table.absent:
@@ -75,6 +79,8 @@ class Remapper:
     """Where the output is built."""
     final: Path
     """Where it will be."""
+    made: list[bool] = field(default_factory=list)
+    """A True for each mask that was not kept from before."""
 
     @cached_property
     def store(self) -> Path:
@@ -114,4 +120,5 @@ class Remapper:
             aside = kept.with_name(f"{kept.stem}.{threading.get_ident()}")
             png.write_ids(aside, self.table.remap(ids, label, tolerate=self.tolerate))
             aside.replace(kept)
+            self.made.append(True)
         return kept

@@ -53,6 +53,8 @@ class Course:
     train: Pack
     val: Pack
     weights: tuple[float, ...]
+    draws: tuple[float, ...]
+    """How often each training scene is drawn, against 1."""
     device: str
 
     @classmethod
@@ -62,9 +64,10 @@ class Course:
         return cls(
             config=config,
             space=sources.space_of(config),
-            train=pack(index.labelled(config, "train")),
-            val=pack(index.labelled(config, "val")),
+            train=pack(index.labelled(config, "train"), long_side=config.train.long_side, own_labels=False),
+            val=pack(index.labelled(config, "val"), long_side=config.train.long_side),
             weights=tuple(weights[config.train.class_weights]),
+            draws=tuple(index.draws(config)),
             device="cuda" if torch.cuda.is_available() else "cpu",
         )
 
@@ -76,7 +79,7 @@ class Course:
         """Notes the scenes on an MLflow run, as its data set."""
         scenes = paths.PROFILE / "scenes.csv"
         digest = hashlib.sha256(scenes.read_bytes()).hexdigest()[:12]
-        run.dataset(pd.read_csv(scenes), "+".join(self.config.data.sources), digest)
+        run.dataset(pd.read_csv(scenes), "+".join(self.config.data.trained), digest)
 
     @property
     def batch_pixels(self) -> int:
@@ -114,6 +117,7 @@ class Course:
             batch_pixels=self.batch_pixels,
             crop=crop,
             report_every_pixels=math.ceil(total / reports),
+            draws=self.draws,
         )
 
     def score(self, training: Training) -> Scores:
@@ -131,6 +135,7 @@ def key(config: Config, **protocol: Any) -> str:
     settings = config.train.model_dump(exclude={"epochs"})
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
     parts += [closure.digest([__name__]), torch.__version__, json.dumps(settings, sort_keys=True)]
+    parts += [json.dumps([config.data.weights.get(name, 1.0) for name in config.data.trained])]
     parts += [str(config.seed), json.dumps(protocol, sort_keys=True)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
@@ -162,6 +167,7 @@ def describe(recipe: Recipe, course: Course, *, key: str, epochs: float, val: Sc
         "seed": course.config.seed,
         "mean": list(MEAN),
         "std": list(STD),
+        "sources": list(course.config.data.trained),
         "val_miou": val.miou,
         "train_scenes": len(course.train),
     }

@@ -7,9 +7,10 @@ from roadseg import labels
 from roadseg.config import Config
 from roadseg.errors import UserError
 from roadseg.scenes.sources import bdd100k, camvid, cityscapes, folder, kitti, mapillary, streets
-from roadseg.scenes.sources.source import SPLITS, Archive, RawScene, Source
+from roadseg.scenes.sources.blocks import scenes
+from roadseg.scenes.sources.source import OFFICIAL, SPLITS, Archive, RawScene, Source
 
-__all__ = ["SOURCES", "SPLITS", "Archive", "RawScene", "Source", "get", "space_of"]
+__all__ = ["OFFICIAL", "SOURCES", "SPLITS", "Archive", "RawScene", "Source", "get", "scenes", "space_of"]
 
 SOURCES: dict[str, Callable[[Any], Source]] = {
     "streets": streets.source,

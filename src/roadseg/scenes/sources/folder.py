@@ -26,6 +26,7 @@ def source(settings: Folder) -> Source:
         labels=lambda _: raw_labels(settings),
         licence=settings.licence,
         masks=settings.encoding,
+        blocks=settings.blocks,
     )
 
 
@@ -60,8 +61,13 @@ def scan(folder: Path, settings: Folder) -> Iterator[RawScene]:
 
     paired = pairs(images, masks, key, key)
     split_of = _splits(folder, settings, [(name, _sequence(known[image])) for name, image, _ in paired])
+
+    def sequence(name: str, image: Path) -> str:
+        """Without {sequence} each scene is its own; where frames are to be counted, all are one video."""
+        return _sequence(known[image]) or ("all" if settings.blocks else name)
+
     scenes = [
-        RawScene(split_of[name], name.replace("/", "_"), image, mask, _sequence(known[image]) or name)
+        RawScene(split_of[name], name.replace("/", "_"), image, mask, sequence(name, image), _frame(known[image]))
         for name, image, mask in paired
     ]
     return iter(sorted(scenes, key=lambda scene: SPLITS.index(scene.split)))
@@ -69,6 +75,11 @@ def scan(folder: Path, settings: Folder) -> Iterator[RawScene]:
 
 def _sequence(match: re.Match[str]) -> str:
     return match.groupdict().get("sequence") or ""
+
+
+def _frame(match: re.Match[str]) -> int | None:
+    digits = re.search(r"(\d+)\D*$", match["name"])
+    return int(digits[1]) if digits else None
 
 
 def _splits(folder: Path, settings: Folder, scenes: list[tuple[str, str]]) -> dict[str, str]:

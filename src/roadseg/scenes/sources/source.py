@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from roadseg.config import Blocks
 from roadseg.errors import UserError
 from roadseg.labels import RawLabels
 from roadseg.scenes.masks import Encoding
 
 SPLITS = ("train", "val", "test")
+OFFICIAL = "official"
+"""The split that the official val becomes where `blocks` makes another: scored beside it, never chosen by."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class RawScene:
     """None where the source keeps a split's labels to itself."""
     sequence: str
     """Scenes of one sequence look alike: it should be in one split only."""
+    frame: int | None = None
+    """Its number within the sequence, where they count the frames of one video."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Archive:
 @dataclass(frozen=True)
 class Source:
     space: str
-    """Its own label space, a name from `roadseg.labels.SPACES`."""
+    """Its own label space, a table of roadseg/labels/spaces/."""
     scan: Callable[[Path], Iterator[RawScene]]
     """Raw folder -> its scenes, splits in order and names sorted. Raises UserError naming the file that is missing."""
     labels: Callable[[Path], RawLabels]
@@ -59,7 +64,9 @@ class Source:
     archives: tuple[Archive, ...] = ()
     """In the order in which they are unpacked; none where the scenes are drawn here."""
     straddling: dict[str, str] = field(default_factory=dict)
-    """Sequences that the official splits themselves share, and why: validation warns of them and does not fail."""
+    """Sequences that the official splits themselves share, and why: validation says so and does not fail."""
+    blocks: Blocks | None = None
+    """How val is made anew; None leaves the official splits."""
 
 
 def pairs(
