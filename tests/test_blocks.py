@@ -10,7 +10,7 @@ from roadseg.errors import UserError
 from roadseg.scenes import sources
 from roadseg.scenes.index import read_index
 from roadseg.scenes.sources import RawScene, blocks
-from roadseg.stages import fetch, inventory, remap
+from roadseg.stages import audit, fetch, inventory, remap
 from tests import segnet
 
 # ../shared/reference/datasets.md, section 1.1: CamVid's frames of every sequence, by split.
@@ -96,6 +96,9 @@ def test_camvid_blocks_through_the_stages(workspace: Path, capsys: pytest.Captur
     assert ("official", "0016E5_07961") in found
     assert "0006R0_f00210" not in [stem for _, stem in found]
     assert inventory.row(config, "camvid")[:3] == ("7", "2 (1 official beside)", "1")
+    assert audit.straddles(config, "camvid", "0006R0") == (
+        "blocks: val is its tail, and training keeps 60 frames away"
+    ), "validation waives what is so on purpose"
 
 
 def test_a_folders_frames_are_the_last_digits_of_a_name(workspace: Path) -> None:

@@ -105,7 +105,11 @@ def sequence_table(config: Config, scenes: pd.DataFrame) -> pd.DataFrame:
 
 def straddles(config: Config, source: str, sequence: str) -> str:
     """Why a sequence may be in several splits, where its source has a reason; else empty, and that is a leak."""
-    return sources.get(config, source).straddling.get(sequence, "")
+    what = sources.get(config, source)
+    reasons = [what.straddling[sequence]] if sequence in what.straddling else []
+    if what.blocks:
+        reasons.append(f"blocks: val is its tail, and training keeps {what.blocks.gap} frames away")
+    return "; ".join(reasons)
 
 
 def class_table(config: Config) -> pd.DataFrame:
