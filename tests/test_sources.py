@@ -1,7 +1,6 @@
 """Raw layouts, pairing, PNG reading and the index of scenes."""
 
 import json
-import random
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -82,7 +81,6 @@ def _listed(scenes: Iterable[RawScene]) -> list[tuple[str, str, str, bool]]:
 
 
 def test_cityscapes_layout(tmp_path: Path) -> None:
-    """The test split's masks are shipped, and hold nothing but the car's hood: they are no labels."""
     for split, city in (("train", "aachen"), ("val", "munster"), ("test", "bonn")):
         stem = f"{split}/{city}/{city}_000000_000019"
         _write(tmp_path, f"leftImg8bit/{stem}_leftImg8bit.png", f"gtFine/{stem}_gtFine_labelIds.png")
@@ -307,29 +305,6 @@ def test_png_ids_come_back_exactly(tmp_path: Path) -> None:
     assert png.size(tmp_path / "ids.png") == (8, 32)
 
 
-def test_broken_files_are_named_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "m.png"
-    noise = np.frombuffer(random.Random(0).randbytes(64 * 64), np.uint8).reshape(64, 64)
-    whole = segnet.png(noise)
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 0xFF
-    for content in (b"", b"no image", whole[:20], whole[: len(whole) // 2], bytes(flipped)):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=r"m\.png cannot be read \(.+\): the file is broken, fetch") as caught:
-            png.read_ids(path)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"n\.png is missing: fetch"):
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"n\.png is missing: fetch the source again$"):
         png.read_rgb(tmp_path / "n.png")
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA", "1", "I;16"])
-def test_masks_of_another_mode_are_refused(tmp_path: Path, mode: str) -> None:
-    Image.new(mode, (4, 4)).save(tmp_path / "m.png")
-    with pytest.raises(UserError, match=rf"m\.png has mode {mode}, but an 8-bit mask of ids \(mode L\) is needed"):
-        png.read_ids(tmp_path / "m.png")
-
-
-def test_images_of_another_mode_are_refused(tmp_path: Path) -> None:
-    Image.new("L", (4, 4)).save(tmp_path / "i.png")
-    with pytest.raises(UserError, match=r"i\.png has mode L, but an 8-bit RGB image \(mode RGB\) is needed"):
-        png.read_rgb(tmp_path / "i.png")

@@ -42,7 +42,7 @@ def read(path: Path, encoding: Encoding, raw: RawLabels, *, tolerate: int = 0) -
     Up to `tolerate` pixels of colours that `raw` does not have become an id that it does not have either, if there is
     one. UserError naming the file where it is unreadable, of another encoding, or of unknown colours.
     """
-    stored = png.read(path, MODES[encoding], WANTED[encoding])
+    stored = png.read(path, MODES[encoding], WANTED[encoding], exact=True)
     if encoding in ("index", "palette"):
         return stored
     if encoding == "colour":

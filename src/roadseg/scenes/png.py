@@ -1,5 +1,6 @@
 """Reading and writing the image files of a data set: what is broken in one is said in one line that names it."""
 
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
 def read_ids(path: Path) -> np.ndarray:
     """uint8 HW ids, exactly as stored. UserError where the file is unreadable or not an 8-bit single-channel mask."""
-    return read(path, ("L",), "an 8-bit mask of ids")
+    return read(path, ("L",), "an 8-bit mask of ids", exact=True)
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -36,22 +37,33 @@ def write_ids(path: Path, ids: np.ndarray) -> None:
     Image.fromarray(ids).save(path, "PNG")
 
 
-def read(path: Path, modes: tuple[str, ...], wanted: str) -> np.ndarray:
-    """The pixels as stored, of a file in one of Pillow's `modes`; palette indices for mode P.
+def read(path: Path, modes: tuple[str, ...], wanted: str, *, exact: bool = False) -> np.ndarray:
+    """The pixels as stored, of a file in one of Pillow's `modes`; palette indices for mode P. EXIF turns nothing.
 
-    UserError where the file is unreadable, or of another mode; `wanted` says what was needed.
+    UserError where the file is unreadable, of another mode or depth, or a JPEG where values must be `exact`; `wanted`
+    says what was needed.
     """
     try:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as image:
             image.verify()  # every checksum and the end mark: decoding alone lets some truncated files pass
         with Image.open(BytesIO(content)) as image:
-            if image.mode in modes:
+            if exact and image.format == "JPEG":
+                raise UserError(f"{path} is a JPEG, which changes values: {wanted} must be stored without loss")
+            found = _held(image)
+            if found in [f"mode {mode}" for mode in modes]:
                 return np.asarray(image)
-            found = image.mode
     except BROKEN as error:
         raise _broken(path, error) from None
-    raise UserError(f"{path} has mode {found}, but {wanted} (mode {modes[0]}) is needed: fetch the source again")
+    raise UserError(
+        f"{path} has {found}, but {wanted} (mode {modes[0]}) is needed: convert it, or fetch the source again"
+    )
+
+
+def _held(image: Image.Image) -> str:
+    """Pillow's mode, or the depth where Pillow makes 8 bits of another without a word (of id 1 in 4 bits, 17)."""
+    bits = re.search(r";(\d+)", str(getattr(image, "tile", "")))  # as in RGB;16B
+    return f"{bits[1]} bits a channel" if bits and image.mode in ("L", "RGB") else f"mode {image.mode}"
 
 
 def _broken(path: Path, error: BaseException) -> UserError:

@@ -64,8 +64,17 @@ def _link(settings: Folder, folder: Path) -> Path:
         try:
             place.hardlink_to(path.resolve())
         except OSError:
-            shutil.copyfile(path, place)
+            _copy(path, place)
     return root
+
+
+def _copy(path: Path, place: Path) -> None:
+    try:
+        shutil.copyfile(path, place)
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be copied ({error.strerror or error}): make it readable, and make room"
+        ) from None
 
 
 def _compare(source: str, settings: Shipped | Folder, counts: Counter[str], origin: str) -> None:

@@ -16,7 +16,7 @@ from roadseg import labels
 from roadseg.config import Camvid
 from roadseg.errors import UserError
 from roadseg.scenes.masks import Encoding
-from roadseg.scenes.sources.source import SPLITS, Archive, RawScene, Source, pairs
+from roadseg.scenes.sources.source import SPLITS, Archive, RawScene, Source, lines, pairs
 
 CITE = "cite Brostow et al. 2009"
 CAMBRIDGE = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"
@@ -63,7 +63,7 @@ def _listed(listing: Path, images: Path, masks: Path) -> list[str]:
     if not listing.is_file():
         raise UserError(f"{listing} is missing: fetch the source again")
     names: list[str] = []
-    for line in filter(str.strip, listing.read_text(encoding="utf-8").splitlines()):
+    for line in lines(listing):
         pair = [part.replace("\\", "/").rsplit("/", 1)[-1] for part in line.split()]
         if len(pair) != 2 or pair[0] != pair[1]:
             raise UserError(f"{listing}: {line!r} does not name one image and the mask of the same name")
@@ -91,7 +91,7 @@ def scan_fastai(folder: Path) -> Iterator[RawScene]:
     codes = folder / "camvid" / "codes.txt"
     if not codes.is_file():
         raise UserError(f"{codes} is missing: fetch the source again")
-    names = tuple(codes.read_text(encoding="utf-8").split())
+    names = tuple(lines(codes))
     ours = tuple(labels.raw("camvid32").names.values())
     if names != ours:
         odd = next(

@@ -7,6 +7,7 @@ the same {sequence} and {name} are a pair.
 
 import re
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,12 @@ from pathlib import Path
 from roadseg.config import Folder, Split
 from roadseg.errors import UserError
 from roadseg.labels import VOID, RawLabels
-from roadseg.scenes.sources.source import SPLITS, RawScene, Source, pairs
+from roadseg.scenes.sources.source import SPLITS, RawScene, Source, lines, normal, pairs
 
+UNLISTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What no line of text can hold: control characters, line breaks, bytes that are no UTF-8."""
+NAMEABLE = 255
+"""Ids of 8 bits, less the one that stands for a colour that nobody named."""
 PARTS = {"{name}": r"(?P<name>.+)", "{sequence}": r"(?P<sequence>[^/]+)", "**": r".*", "*": r"[^/]*"}
 
 
@@ -31,15 +36,19 @@ def source(settings: Folder) -> Source:
 
 
 def found(root: Path, pattern: str, key: str) -> dict[Path, re.Match[str]]:
-    """The files under `root` that match a pattern, in order. UserError naming the key where there is none."""
+    """The files under `root` that match a pattern, in order. UserError naming the key where there is none, and a name
+    that no list can hold."""
     pieces = re.split(r"(\{name\}|\{sequence\}|\*\*|\*)", pattern)
-    expression = re.compile("".join(PARTS.get(piece, re.escape(piece)) for piece in pieces))
+    expression = re.compile("".join(PARTS.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
     below = (path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file())
     matches = {root / name: match for name in below if (match := expression.fullmatch(name))}
     if not matches:
         raise UserError(
-            f"no file under {root} matches {pattern!r} (params.yaml, sources.folder.{key}): mend the pattern"
+            f"no file under {root} matches {pattern!r} (params.yaml, sources.folder.{key}): mend the pattern; folders "
+            "that are links are not looked into"
         )
+    if odd := [name for path in matches if UNLISTABLE.search(name := path.relative_to(root).as_posix())]:
+        raise UserError(f"{root}: the name {odd[0]!r} has characters that no list can hold: rename it")
     return matches
 
 
@@ -48,7 +57,10 @@ def files(settings: Folder, root: Path) -> list[Path]:
     listed = [root / name for name in settings.split.lists.values()]
     if lost := [path for path in listed if not path.is_file()]:
         raise UserError(f"{lost[0]} (params.yaml, sources.folder.split.lists) is not there: mend the path")
-    return [*found(root, settings.images, "images"), *found(root, settings.masks, "masks"), *listed]
+    images, masks = found(root, settings.images, "images"), found(root, settings.masks, "masks")
+    if both := sorted(images.keys() & masks.keys()):
+        raise UserError(f"{both[0]} is an image and a mask by params.yaml, sources.folder: mend `images` or `masks`")
+    return [*images, *masks, *listed]
 
 
 def scan(folder: Path, settings: Folder) -> Iterator[RawScene]:
@@ -88,7 +100,14 @@ def _splits(folder: Path, settings: Folder, scenes: list[tuple[str, str]]) -> di
     if rule.lists:
         return _by_list(folder, rule.lists, [name for name, _ in scenes])
     if rule.sequences:
-        named = {sequence: split for split, sequences in rule.sequences.items() for sequence in sequences}
+        named: dict[str, str] = {}
+        for split, sequences in rule.sequences.items():
+            for sequence in sequences:
+                if (other := named.setdefault(sequence, split)) != split:
+                    raise UserError(
+                        f"params.yaml: sources.folder.split.sequences: {sequence!r} is in {other} and in {split}: it "
+                        "must be in one split"
+                    )
         if stray := sorted(named.keys() - {sequence for _, sequence in scenes}):
             raise UserError(f"params.yaml: sources.folder.split.sequences: there is no sequence {stray[0]!r}")
         return {name: named.get(sequence, "train") for name, sequence in scenes}
@@ -108,10 +127,14 @@ def _by_fraction(group: str, fractions: Mapping[Split, float], seed: int) -> str
 def _by_list(folder: Path, lists: Mapping[Split, Path], names: list[str]) -> dict[str, str]:
     """Each line names a scene by its key, or by the end of its image's path, with or without the suffix."""
     split_of: dict[str, str] = {}
+    exact, alike = {name: [name] for name in names}, defaultdict[str, list[str]](list)
+    for name in names:
+        alike[normal(name)].append(name)
     for split, listing in lists.items():
-        for line in filter(None, map(str.strip, (folder / listing).read_text(encoding="utf-8").splitlines())):
+        for line in lines(folder / listing):
             words = [line, line.split()[0]]  # a list may name the mask as well, and a name may hold blanks
-            hits = next((found for word in words if (found := _named(word, names))), [])
+            spelt = [(exact, words), (alike, [normal(word) for word in words])]
+            hits = next((found for known, words in spelt for word in words if (found := _named(word, known))), [])
             if len(hits) != 1:
                 raise UserError(
                     f"{folder / listing}: {line!r} names {len(hits)} scenes of sources.folder: it must be one"
@@ -125,23 +148,38 @@ def _by_list(folder: Path, lists: Mapping[Split, Path], names: list[str]) -> dic
     return split_of
 
 
-def _named(word: str, names: list[str]) -> list[str]:
-    """The scenes that a word of a list names."""
+def _named(word: str, known: Mapping[str, list[str]]) -> list[str]:
+    """The known scenes that a word of a list names."""
     word = word.replace("\\", "/")
-    keys = {word, word.rsplit(".", 1)[0]}
-    return [name for name in names if name in keys or any(key.endswith(f"/{name}") for key in keys)]
+    paths = [key.split("/") for key in (word, word.rsplit(".", 1)[0])]
+    ends = ("/".join(parts[i:]) for parts in paths for i in range(len(parts)))
+    return list(dict.fromkeys(name for end in ends for name in known.get(end, [])))
 
 
 def raw_labels(settings: Folder) -> RawLabels:
-    """What the masks hold, by the names of the label space's classes; ids of colours are given here, in order."""
+    """What the masks hold, by the names of the label space's classes; ids of colours are given here, in order.
+
+    UserError for a value that two classes have, and for one that masks of this encoding cannot hold.
+    """
+    coloured = settings.encoding == "colour"
     names: dict[int, str] = {}
     colours: dict[int, tuple[int, int, int]] = {}
     for name, values in {VOID: settings.void, **settings.classes}.items():
         for value in values:
+            if isinstance(value, int) == coloured:
+                what, hold = ("id", "colours") if coloured else ("colour", "ids")
+                raise UserError(
+                    f"params.yaml: sources.folder.classes: {name} has the {what} {value}, and masks of encoding "
+                    f"{settings.encoding} hold {hold}"
+                )
             raw_id = value if isinstance(value, int) else len(names)
             if raw_id in names or value in colours.values():
                 raise UserError(f"params.yaml: sources.folder.classes: {value} is of {name} and of another class")
             names[raw_id] = name
             if not isinstance(value, int):
                 colours[raw_id] = value
+    if coloured and len(names) > NAMEABLE:
+        raise UserError(
+            f"params.yaml: sources.folder.classes: there are {len(names)} colours, and {NAMEABLE} can be told apart"
+        )
     return RawLabels("folder", names, colours, speaks=settings.space)

@@ -1,5 +1,6 @@
 """What the line must know of a data set: where it comes from, its terms, the layout of its raw folder and masks."""
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,8 +80,8 @@ def pairs(
 ) -> list[tuple[str, Path, Path]]:
     """(key, image, mask), sorted by key.
 
-    Keys in `known` are defects of the source: what has no partner there is left out. Raises UserError naming a file
-    without a partner, and two files of one key.
+    Keys in `known` are defects of the source: what has no partner there is left out. Keys that look the same are the
+    same, unless each finds its very own. Raises UserError naming a file without a partner, and two files of one key.
     """
     by_key: list[dict[str, Path]] = []
     for paths, key_of in ((images, image_key), (masks, mask_key)):
@@ -90,9 +91,27 @@ def pairs(
                 raise UserError(f"{path} and {other} are both called {key_of(path)}: remove one")
         by_key.append(found)
     ours, theirs = by_key
+    spelt = {normal(key): key for key in ours.keys() - theirs.keys()}
+    for key in theirs.keys() - ours.keys():
+        if normal(key) in spelt:
+            theirs[spelt[normal(key)]] = theirs.pop(key)
     for mine, others, what in ((ours, theirs, "mask"), (theirs, ours, "image")):
         if lonely := sorted(mine.keys() - others.keys() - known):
             raise UserError(
                 f"{mine[lonely[0]]} has no {what} ({len(lonely)} such): restore it, or fetch the source again"
             )
     return [(key, ours[key], theirs[key]) for key in sorted(ours.keys() & theirs.keys())]
+
+
+def normal(name: str) -> str:
+    """A name in one spelling: a Mac writes é as two characters, other systems as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, stripped. UserError where it is no UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows puts a mark before the first line
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no UTF-8 text: save it as such") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
