@@ -198,7 +198,7 @@ def test_many_offenders_have_eight_pictures_twenty_names_and_a_number(tmp_path: 
 def test_names_are_escaped(tmp_path: Path) -> None:
     name = "<script>alert('&')</script>"
     offender = Offender(name, "n 1", reason="<b>mine</b>", shows=(f"{name}.png",))
-    finding = Finding("a < b & c", "<i>", "critical", True, "<u>", (), (offender,))
+    finding = Finding("a < b & c", "<i>", "critical", True, "<u>", (Offender(name),), (offender,))
     offenders.write(tmp_path, [finding], pd.DataFrame({"image": [], "label": []}), labels.load("camvid11"))
     text = (tmp_path / offenders.PAGE).read_text()
     assert not re.search(r"<(script|b|i|u)>", text)
