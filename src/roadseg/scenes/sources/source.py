@@ -92,13 +92,13 @@ def pairs(
         by_key.append(found)
     ours, theirs = by_key
     spelt = {normal(key): key for key in ours.keys() - theirs.keys()}
-    for key in theirs.keys() - ours.keys():
-        if normal(key) in spelt:
-            theirs[spelt[normal(key)]] = theirs.pop(key)
-    for mine, others, what in ((ours, theirs, "mask"), (theirs, ours, "image")):
-        if lonely := sorted(mine.keys() - others.keys() - known):
+    for key in sorted(theirs.keys() - ours.keys()):
+        if mine := spelt.pop(normal(key), None):  # a second one stays alone, and is named
+            theirs[mine] = theirs.pop(key)
+    for some, others, what in ((ours, theirs, "mask"), (theirs, ours, "image")):
+        if lonely := sorted(some.keys() - others.keys() - known):
             raise UserError(
-                f"{mine[lonely[0]]} has no {what} ({len(lonely)} such): restore it, or fetch the source again"
+                f"{some[lonely[0]]} has no {what} ({len(lonely)} such): restore it, or fetch the source again"
             )
     return [(key, ours[key], theirs[key]) for key in sorted(ours.keys() & theirs.keys())]
 
