@@ -18,11 +18,12 @@ def facts(*rows: tuple[str, str, float]) -> pd.DataFrame:
 
 FACTS = facts(("a", "1", 10), ("a", "1", 90), ("a", "2", 50), ("b", "1", 200), ("b", "1", 60), ("b", "2", 70))
 MATRICES = np.random.default_rng(0).integers(0, 50, (6, 3, 3))
+EDGES = (50.0, 90.0)
 BANDS = np.stack([MATRICES.sum(axis=0) // 3] * 3)
 
 
 def test_each_slice_is_the_score_of_its_own_scenes() -> None:
-    table = slices.table("val", MATRICES, BANDS, FACTS)
+    table = slices.table("val", MATRICES, BANDS, FACTS, EDGES)
     expected = {
         "val": range(6),
         "a": [0, 1, 2],
@@ -31,9 +32,9 @@ def test_each_slice_is_the_score_of_its_own_scenes() -> None:
         "a 2": [2],
         "b 1": [3, 4],
         "b 2": [5],
-        "dark third (up to 57)": [0, 2],
-        "middle third (57 to 77)": [4, 5],
-        "bright third (over 77)": [1, 3],
+        "dark (up to 50)": [0, 2],
+        "medium (50 to 90)": [1, 4, 5],
+        "bright (over 90)": [3],
     }
     found = table[table["by"] != "image rows"].set_index("slice")
     assert set(found.index) == set(expected)
@@ -47,14 +48,18 @@ def test_each_slice_is_the_score_of_its_own_scenes() -> None:
     assert rows["miou"].tolist() == [scores(band).miou for band in BANDS]
 
 
+def test_thirds_are_of_equal_number() -> None:
+    assert slices.thirds(pd.Series([0.0, 30, 60, 90])) == pytest.approx((30, 60))
+
+
 def test_a_slice_without_labelled_pixels_has_no_row() -> None:
     matrices = MATRICES.copy()
     matrices[2] = 0
     bands = BANDS.copy()
     bands[0] = 0
-    names = set(slices.table("val", matrices, bands, FACTS)["slice"])
+    names = set(slices.table("val", matrices, bands, FACTS, EDGES)["slice"])
     assert "a 2" not in names and "top third" not in names
-    assert slices.table("official", MATRICES[:0], BANDS * 0, FACTS[:0]).empty
+    assert slices.table("official", MATRICES[:0], BANDS * 0, FACTS[:0], EDGES).empty
 
 
 def test_what_is_confused_most_comes_first() -> None:
@@ -96,7 +101,7 @@ def test_a_source_abroad_is_scored_over_all_classes_and_over_those_that_were_tau
 
 
 def test_the_picture_shows_every_slice() -> None:
-    table = pd.concat([slices.table(split, MATRICES, BANDS, FACTS) for split in ("val", "test")])
+    table = pd.concat([slices.table(split, MATRICES, BANDS, FACTS, EDGES) for split in ("val", "test")])
     figure = figures.slices(table)
     shown = [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
     assert shown == [name for name in dict.fromkeys(table["slice"]) if name not in ("val", "test")]

@@ -35,8 +35,8 @@ def of_home(path: Path) -> Path:
 def state(*parts: str) -> Path:
     """A place under .state/ for what must survive a killed stage (never a DVC output). Its parent folder exists.
 
-    Layout: locks/, errors/, downloads/, accepted/ (class shares), packs/ (decoded scenes), latency/, study/, checkpoints/,
-    champion/.
+    Layout: locks/, errors/, downloads/, accepted/ (class shares), packs/ (decoded scenes), latency/, study/,
+    checkpoints/, champion/, remapped/ (masks by content).
     """
     path = home().joinpath(".state", *parts)
     path.parent.mkdir(parents=True, exist_ok=True)

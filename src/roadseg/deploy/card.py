@@ -62,13 +62,10 @@ def _elsewhere(found: Mapping[str, Any]) -> str:
 
 def _latency(content: Mapping[str, Any]) -> str:
     deployed = content["forms"][content["form"]]["certificate"]
-    machine, versions = deployed["fingerprint"], deployed["versions"]
-    hardware = [
-        machine["cpu"],
-        f"{machine['cores']} cores",
-        machine["os"],
-        *([str(machine["gpu"])] if "gpu" in machine else []),
-    ]
+    machine = deployed["fingerprint"]
+    gpu = [str(machine["gpu"])] if "gpu" in machine else []
+    hardware = ", ".join([machine["cpu"], f"{machine['cores']} cores", machine["os"], *gpu])
+    versions = ", ".join(f"{name} {version}" for name, version in deployed["versions"].items())
     columns = [
         "form",
         "p50",
@@ -89,7 +86,8 @@ colouring are in none.
 
 {_table(columns, rows)}
 
-Measured on {deployed["device_id"]} ({hardware}) with {versions}.
+Measured on {deployed["device_id"]} ({hardware}) with
+{versions}.
 It holds for this device and these versions only; `run.py` says whether it holds where it runs."""
     if deployed["stable"]:
         return text
@@ -97,10 +95,6 @@ It holds for this device and these versions only; `run.py` says whether it holds
 
 **Unstable**: the interval of the p95 stayed wide, and `target.accept_unstable` let it pass. Take this latency as an
 indication, and time it again on a quiet machine."""
-
-
-def _gpu(machine: Mapping[str, Any]) -> list[str]:
-    return [str(machine["gpu"])] if "gpu" in machine else []
 
 
 def _form(form: Mapping[str, Any], *, deployed: bool) -> list[str]:

@@ -15,13 +15,16 @@ COLUMNS = ["split", "by", "slice", "scenes", "pixels", "classes_present", "miou"
 BAND_NAMES = ("top third", "middle third", "bottom third")
 
 
-def table(split: str, matrices: np.ndarray, bands: np.ndarray, facts: pd.DataFrame) -> pd.DataFrame:
-    """A row a slice: the whole split; each source, sequence, third of the scenes by brightness, and band of rows.
+def table(
+    split: str, matrices: np.ndarray, bands: np.ndarray, facts: pd.DataFrame, edges: tuple[float, float]
+) -> pd.DataFrame:
+    """A row a slice: the whole split; each source, sequence, class of brightness, and band of rows.
 
-    Takes int64 [S, C, C] and [BANDS, C, C] confusions, and of each scene source, sequence and brightness (0-255).
+    Takes int64 [S, C, C] and [BANDS, C, C] confusions, of each scene source, sequence and brightness (mean luma,
+    0-255), and the `edges` between dark, medium and bright, the same for all splits.
     """
     rows = [("all", split, len(matrices), matrices.sum(axis=0))] if len(matrices) else []
-    for by, names in _groups(facts):
+    for by, names in _groups(facts, edges):
         for name in dict.fromkeys(names):
             chosen = np.array([one == name for one in names])
             rows.append((by, name, int(chosen.sum()), matrices[chosen].sum(axis=0)))
@@ -30,22 +33,20 @@ def table(split: str, matrices: np.ndarray, bands: np.ndarray, facts: pd.DataFra
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def _groups(facts: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
+def thirds(brightness: pd.Series) -> tuple[float, float]:
+    """The edges that cut these scenes into three of equal number: dark, medium, bright."""
+    low, high = brightness.quantile([1 / 3, 2 / 3])
+    return float(low), float(high)
+
+
+def _groups(facts: pd.DataFrame, edges: tuple[float, float]) -> Iterator[tuple[str, list[str]]]:
     """Of each way to cut: its name, and the name of each scene's slice."""
+    sequences = zip(facts["source"], facts["sequence"], strict=True)
+    low, high = edges
+    names = f"dark (up to {low:.0f})", f"medium ({low:.0f} to {high:.0f})", f"bright (over {high:.0f})"
     yield "source", list(facts["source"])
-    yield (
-        "sequence",
-        [f"{source} {sequence}" for source, sequence in zip(facts["source"], facts["sequence"], strict=True)],
-    )
-    if len(facts) >= len(THIRDS):
-        brightness = facts["brightness"].to_numpy(float)
-        low, high = np.quantile(brightness, [1 / 3, 2 / 3])
-        which = (brightness > low).astype(int) + (brightness > high)
-        edges = f"up to {low:.0f}", f"{low:.0f} to {high:.0f}", f"over {high:.0f}"
-        yield "brightness", [f"{THIRDS[i]} ({edges[i]})" for i in which]
-
-
-THIRDS = ("dark third", "middle third", "bright third")
+    yield "sequence", [f"{source} {sequence}" for source, sequence in sequences]
+    yield "brightness", [names[(value > low) + (value > high)] for value in facts["brightness"]]
 
 
 def _scored(matrix: np.ndarray) -> tuple[int, float]:

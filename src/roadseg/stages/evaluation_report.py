@@ -47,6 +47,7 @@ def write(
     leading = judged[best["name"]]
     cut = {split: (verdict, facts_of(scenes[split], facts)) for split, verdict in leading.items()}
     taught = np.array([facts.loc[facts["split"] == "train", f"share_{name}"].gt(0).any() for name in space.classes])
+    edges = slices.thirds(facts.loc[facts["split"] == "train", "brightness"])
     worst = slices.worst(leading["val"].scenes, cut["val"][1])
     frames = {
         "leader": tables.leader(best, space.classes),
@@ -54,7 +55,7 @@ def write(
         "confusion": tables.confusion(matrices, space.classes),
         "latency": tables.latency(candidates),
         "frontier": tables.frontier(candidates, budget),
-        "slices": pd.concat([slices.table(s, v.scenes, v.bands, f) for s, (v, f) in cut.items() if len(f)]),
+        "slices": pd.concat([slices.table(s, v.scenes, v.bands, f, edges) for s, (v, f) in cut.items() if len(f)]),
         "confused": slices.confused(leading["val"].scenes.sum(axis=0), space.classes),
         "across": slices.across("+".join(config.data.trained), {s: (v.scenes, f) for s, (v, f) in cut.items()}, taught),
         "worst": worst,
