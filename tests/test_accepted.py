@@ -132,6 +132,8 @@ def test_other_sources_and_another_space_have_their_own(project: Config) -> None
     assert {path.name for path in KEPT.parent.iterdir()} == {KEPT.name, "camvid-cityscapes19.csv"}
     both = [segnet.settings(data__sources=names) for names in (["camvid", "kitti"], ["kitti", "camvid"])]
     assert {accepted.path_of(config).name.partition("-")[0] for config in both} == {"camvid+kitti"}
+    scored = segnet.settings(data__sources=["camvid", "kitti"], data__weights={"kitti": 0})
+    assert accepted.path_of(scored).name == KEPT.name, "kitti is never trained on"
 
 
 def test_a_worktree_is_compared_with_what_its_home_accepted(project: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The class shares of the last training split that validate accepted, for the next one to be compared with.
 
 .state/accepted/KEY.csv has a row a class: class_name, share, and before, the share that this one was itself compared
-with. KEY is the sources and the label space. It is no DVC output: a scheduled retrain has a worktree of its own, and
+with. KEY is the sources that are trained on and the label space. It is no DVC output: a scheduled retrain has a worktree of its own, and
 shares .state with the project that it came from.
 
 report.json must be the same for the same data, else all later stages would run again. So a profile that is validated
@@ -23,7 +23,7 @@ MOVED = 3  # classes that are named
 
 def path_of(config: Config) -> Path:
     """Where the shares of these sources in this label space are kept; the sources' order does not matter."""
-    return paths.state("accepted", f"{'+'.join(sorted(config.data.sources))}-{sources.space_of(config).name}.csv")
+    return paths.state("accepted", f"{'+'.join(sorted(config.data.trained))}-{sources.space_of(config).name}.csv")
 
 
 def shares(config: Config) -> pd.DataFrame:
