@@ -1,8 +1,8 @@
 """The class shares of the last training split that validate accepted, for the next one to be compared with.
 
 .state/accepted/KEY.csv has a row a class: class_name, share, and before, the share that this one was itself compared
-with. KEY is the sources that are trained on and the label space. It is no DVC output: a scheduled retrain has a worktree of its own, and
-shares .state with the project that it came from.
+with. KEY is the sources that are trained on and the label space. It is no DVC output: a scheduled retrain has a
+worktree of its own, and shares .state with the project that it came from.
 
 report.json must be the same for the same data, else all later stages would run again. So a profile that is validated
 once more is compared with what it was compared with before, not with itself.
