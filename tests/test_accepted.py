@@ -107,6 +107,12 @@ def test_a_failed_run_accepts_nothing(project: Config) -> None:
     assert kept().at["sky", "share"] == 0.9
 
 
+def test_an_experiment_is_compared_and_accepts_nothing(project: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "wider")
+    validate.run(project)
+    assert not accepted.path_of(project).exists()
+
+
 def test_a_run_that_is_killed_before_its_end_accepts_nothing(project: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(*_: object) -> None:
         raise KeyboardInterrupt

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from roadseg.config import Config
+from roadseg.deploy import judge
 from roadseg.errors import UserError
 from roadseg.scenes.index import read_index
 from roadseg.scenes.pack import pack
@@ -393,6 +394,17 @@ BAD: dict[str, tuple[Spoil, str]] = {
         lists(train="a/0,a/1", val="a/2,b/0,b/1"),
         r"a sequence is in one split only; not so: a of folder: 2 in train, 1 in val; keep all scenes",
     ),
+    "a sequence called NA in two splits": (
+        lambda root: (
+            [(root / part / "a").rename(root / part / "NA") for part in ("rec", "truth")]
+            and lists(train="NA/0,NA/1", val="NA/2,b/0,b/1")(root)
+        ),
+        r"a sequence is in one split only; not so: NA of folder: 2 in train, 1 in val; keep all scenes",
+    ),
+    "masks without any void": (
+        masks(without(0)),
+        r"void in a split: train \(void 0\), val \(void 0\), test \(void 0\)",
+    ),
     "a class that train lacks": (
         masks(without(2), *(f"truth/a/{number}.png" for number in range(3))),
         r"every class is in the training split; not so: car in train \(scenes 0\); add scenes that show the class",
@@ -503,6 +515,7 @@ def test_an_image_that_exif_turns_is_read_as_it_is_stored(mine: Path) -> None:
     with Image.open(mine / "rec/a/0.jpg") as image:
         assert image.getexif()[0x0112] == 6
         assert (pack(scenes)[0][0] == np.asarray(image)).all()
+        assert (judge.read(scenes[0])[0] == np.asarray(image)).all()
 
 
 @pytest.mark.parametrize(

@@ -107,10 +107,10 @@ def test_judge_names_what_it_cannot_read(project):
     (scene, _) = scenes("val")
     with pytest.raises(UserError, match=r"image2.png has no label"):
         judge.judge(session, [replace(scene, label=None)], 19)
-    with pytest.raises(UserError, match=r"gone.png cannot be read as an image"):
+    with pytest.raises(UserError, match=r"gone.png is missing"):
         judge.judge(session, [replace(scene, image=paths.Path("gone.png"))], 19)
-    with pytest.raises(UserError, match=r"gone.png cannot be read as a mask"):
-        judge.judge(session, [replace(scene, label=paths.Path("gone.png"))], 19)
+    with pytest.raises(UserError, match=r"lost.png is missing"):
+        judge.judge(session, [replace(scene, label=paths.Path("lost.png"))], 19)
 
 
 # ---- the stage

@@ -56,3 +56,14 @@ def test_a_strange_colour_is_named_and_may_be_tolerated(tmp_path: Path) -> None:
 def test_another_encoding_is_refused(tmp_path: Path, encoding: Encoding, mode: str, says: str) -> None:
     with pytest.raises(UserError, match=rf"mask\.png has {says}"):
         masks.read(saved(tmp_path, IDS, mode), encoding, CITY)
+
+
+def test_histogram_is_a_count_beyond_what_float32_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
+    ids[5:20] = 7
+    expected = np.bincount(ids.ravel(), minlength=256)
+    assert masks.histogram(ids).tolist() == masks.histogram(ids.T).tolist() == expected.tolist()
+    monkeypatch.setattr(masks, "EXACT", 100)
+    assert masks.histogram(ids).tolist() == expected.tolist(), "counted in strips"
+    monkeypatch.undo()
+    assert masks.histogram(np.full((4100, 4100), 3, np.uint8))[3] == 4100 * 4100 > masks.EXACT

@@ -180,7 +180,8 @@ def test_trap_8_cityscapes_test_masks_are_no_labels(workspace: Path) -> None:
 
 
 def test_trap_9_predictions_that_are_called_labels_are_refused(workspace: Path) -> None:
-    """Those seen in the wild, under the name NAME_gtFine_labelIds.png, had a palette: mode P, where labels are L."""
+    """Those seen in the wild, under the name NAME_gtFine_labelIds.png, had a palette: mode P, where labels are L. They
+    held no void either, which is a warning (tests/test_bad_data.py, "masks without any void")."""
     config = cityscapes({"train": with_palette(IDS + 7, [0] * 768), "val": IDS + 7})
     fetch.run(config, "cityscapes")
     with pytest.raises(

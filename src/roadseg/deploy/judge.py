@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from PIL import Image
 from rich.progress import track
 
 from roadseg.deploy.engines import Session
-from roadseg.deploy.run import Problem, read_image
 from roadseg.errors import UserError
 from roadseg.metrics import confusion
+from roadseg.scenes import png
 from roadseg.scenes.index import Scene
 
 BANDS = 3
@@ -52,14 +51,10 @@ def judge(session: Session, scenes: Sequence[Scene], classes: int, *, descriptio
 
 
 def read(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """A labelled scene: image uint8 HWC RGB 0-255, label uint8 HW train ids, 255 = ignore."""
+    """A labelled scene: image uint8 HWC RGB 0-255, label uint8 HW train ids, 255 = ignore.
+
+    The pixels are as they are stored: a mask is, and what EXIF says of its image would turn one without the other.
+    """
     if scene.label is None:
         raise UserError(f"{scene.image} has no label: it cannot be judged")
-    try:
-        image = read_image(scene.image)
-        with Image.open(scene.label) as label:
-            return image, np.asarray(label)
-    except Problem as problem:
-        raise UserError(str(problem)) from None
-    except OSError as error:
-        raise UserError(f"{scene.label} cannot be read as a mask: {error}: run remap again") from None
+    return png.read_rgb(scene.image), png.read_ids(scene.label)

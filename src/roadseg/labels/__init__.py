@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import yaml
 
@@ -62,16 +63,16 @@ class Table:
         the values.
         """
         unknown = self.lut < 0
-        counts = np.bincount(ids.ravel(), minlength=256)[unknown]
-        if counts.sum() > tolerate:
-            values = np.flatnonzero(unknown)
+        strange = cv2.LUT(ids, unknown.astype(np.uint8))
+        if cv2.countNonZero(strange) > tolerate:
+            values, counts = np.flatnonzero(unknown), np.bincount(ids.ravel(), minlength=256)[unknown]
             listed = ", ".join(f"{value} ({n} px)" for value, n in zip(values, counts, strict=True) if n)
             known = np.flatnonzero(~unknown)
             raise UserError(
                 f"{where}: label id {listed} is not in the raw labels {self.raw} (ids {known.min()} to {known.max()}): "
                 "restore the mask; where the defect is known, allow so many pixels by the source's `tolerate`"
             )
-        return np.where(unknown, IGNORE, self.lut).astype(np.uint8)[ids]
+        return cv2.LUT(ids, np.where(unknown, IGNORE, self.lut).astype(np.uint8))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from roadseg.errors import UserError
@@ -19,6 +20,9 @@ from roadseg.labels import RawLabels
 from roadseg.scenes import png
 
 Encoding = Literal["index", "palette", "colour", "instance1000", "instance256"]
+
+EXACT = 1 << 24
+"""OpenCV's histogram counts in float32, which is exact up to here."""
 
 MODES: dict[str, tuple[str, ...]] = {
     "index": ("L",),
@@ -61,10 +65,10 @@ def _ids_of_instances(values: np.ndarray, encoding: Encoding) -> np.ndarray:
 
 def _ids_of_colours(path: Path, colours: np.ndarray, raw: RawLabels, tolerate: int) -> np.ndarray:
     table, nothing = _colour_table(tuple(sorted((colour, i) for i, colour in raw.colours.items())))
-    packed = (colours[..., 0].astype(np.uint32) << 16) | (colours[..., 1].astype(np.uint32) << 8) | colours[..., 2]
-    ids = table[packed]
+    packed = _packed(colours)
+    ids = np.take(table, packed)
     strange = ids == nothing
-    if (total := int(strange.sum())) > tolerate:
+    if (total := int(np.count_nonzero(strange))) > tolerate:
         found, counts = np.unique(packed[strange], return_counts=True)
         rows = sorted(zip(counts.tolist(), found.tolist(), strict=True), reverse=True)
         named = ", ".join(f"({c >> 16}, {c >> 8 & 255}, {c & 255}) ({n} px)" for n, c in rows[:3])
@@ -74,6 +78,23 @@ def _ids_of_colours(path: Path, colours: np.ndarray, raw: RawLabels, tolerate: i
             "where the defect is known, allow so many pixels by the source's `tolerate`"
         )
     return ids
+
+
+def _packed(colours: np.ndarray) -> np.ndarray:
+    """uint8 HWC RGB -> uint32 HW, 0xRRGGBB."""
+    words = np.zeros((*colours.shape[:2], 4), np.uint8)
+    cv2.mixChannels([colours], [words], [0, 2, 1, 1, 2, 0])
+    return words.view("<u4")[..., 0]
+
+
+def histogram(ids: np.ndarray) -> np.ndarray:
+    """int64 [256]: how many pixels of uint8 HW ids have each value."""
+    rows = max(1, EXACT // max(ids.shape[1], 1))
+    counts = np.zeros(256, np.int64)
+    for top in range(0, ids.shape[0], rows):
+        strip = np.ascontiguousarray(ids[top : top + rows])
+        counts += cv2.calcHist([strip], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    return counts
 
 
 @lru_cache(maxsize=2)

@@ -16,7 +16,8 @@ def read(name: str) -> pd.DataFrame:
     path = paths.PROFILE / name
     if not path.is_file():
         raise UserError(f"{path} is missing: run the profile stage first")
-    return pd.read_csv(path, dtype={"source": "str", "sequence": "str"})  # a drive may be called 0006
+    # A drive may be called 0006, or NA.
+    return pd.read_csv(path, dtype={"source": "str", "sequence": "str"}, keep_default_na=False, na_values=[""])
 
 
 def scene_table() -> pd.DataFrame:
@@ -74,7 +75,8 @@ def oddness(values: pd.Series) -> pd.Series:
 
 
 def split_table(scenes: pd.DataFrame) -> pd.DataFrame:
-    """A row a split: its labelled scenes."""
+    """A row a split: its labelled scenes, how its class shares drift from training's, its largest share of void."""
+    void = scenes.groupby("split")["void_share"].max()
     labelled = scenes[scenes["label"].notna()]["split"].value_counts()
     shares = read("classes.csv").pivot_table(index="class_id", columns="split", values="share")
 
@@ -83,8 +85,8 @@ def split_table(scenes: pd.DataFrame) -> pd.DataFrame:
         there = split in shares and "train" in shares and shares[split].sum() > 0
         return round(float((shares[split] - shares["train"]).abs().sum() / 2), 4) if there else 0.0
 
-    rows = [(split, int(labelled.get(split, 0)), drift(split)) for split in sources.SPLITS]
-    return pd.DataFrame(rows, columns=["where", "labelled", "drift"])
+    rows = [(split, int(labelled.get(split, 0)), drift(split), void.get(split)) for split in sources.SPLITS]
+    return pd.DataFrame(rows, columns=["where", "labelled", "drift", "void"])
 
 
 def sequence_table(config: Config, scenes: pd.DataFrame) -> pd.DataFrame:

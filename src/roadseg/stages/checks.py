@@ -46,9 +46,17 @@ def split_checks() -> list[Expectation]:
         "scores there say less of training's roads: look at data/profile/classes.csv",
         severity="warning",
     )
+    drawn = _says(
+        "void in a split",
+        "some pixel of a labelled split is void, as people leave some and predictions none",
+        "look whether these masks were drawn by a person",
+        rows=Column("labelled") > 0,
+        severity="warning",
+    )
     return [
         gxe.ExpectColumnValuesToBeBetween(column="labelled", min_value=1, **says),
         gxe.ExpectColumnValuesToBeBetween(column="drift", max_value=DRIFT, **shares),
+        gxe.ExpectColumnValuesToBeBetween(column="void", min_value=0, strict_min=True, **drawn),
     ]
 
 

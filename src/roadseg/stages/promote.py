@@ -8,7 +8,6 @@ Under `dvc exp run`, and under ROADSEG_TRACKING=off, decision and bundle are wri
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from roadseg.scenes import sources
 from roadseg.scenes.index import labelled
 from roadseg.stages import champion, promotion_card
 from roadseg.stages.contest import Contender, Decision, decide, nobody_fit
-from roadseg.stages.stage import Stage, stage
+from roadseg.stages.stage import Stage, experiment, stage
 from roadseg.tracking import Tracker, provenance
 
 if TYPE_CHECKING:  # importing it imports mlflow, which `tracking.connect` does while the server gets ready
@@ -52,7 +51,7 @@ def hands_off() -> str:
     """Why the registry is left alone; empty where it is not."""
     if not tracking.is_on():
         return f"{tracking.SWITCH}=off"
-    if os.environ.get("DVC_EXP_NAME") or os.environ.get("DVC_EXP_BASELINE_REV"):  # `dvc exp run` sets both
+    if experiment():
         return "this is a DVC experiment"
     return ""
 

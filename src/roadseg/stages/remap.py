@@ -25,7 +25,7 @@ from roadseg.scenes.parallel import in_threads
 from roadseg.scenes.sources import RawScene
 from roadseg.stages.stage import stage
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when what is written changes: the kept masks are then made anew."""
 
 

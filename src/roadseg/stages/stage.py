@@ -86,6 +86,11 @@ def stage(name: str, item: str | None = None) -> Iterator[Stage]:
         running.discard()
 
 
+def experiment() -> bool:
+    """Whether `dvc exp run` is what runs: it compares, and changes nothing that other runs go by."""
+    return bool(os.environ.get("DVC_EXP_NAME") or os.environ.get("DVC_EXP_BASELINE_REV"))  # it sets both
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -29,7 +29,7 @@ from roadseg.labels import LabelSpace
 from roadseg.scenes import sources
 from roadseg.stages import accepted, audit, checks, findings, offenders
 from roadseg.stages.findings import Finding, Offender
-from roadseg.stages.stage import stage
+from roadseg.stages.stage import experiment, stage
 
 DOCS = paths.VALIDATION / "docs"
 
@@ -51,7 +51,8 @@ def run(config: Config) -> None:
             said = findings.sentence(failing[0])
             raise UserError(f"validation: {said}{more}; see {paths.VALIDATION / 'summary.md'}")
         # Takes its place after all else, and only where the stage ends well.
-        shares.to_csv(running.aside(accepted.path_of(config)), index_label="class_name")
+        if not experiment():
+            shares.to_csv(running.aside(accepted.path_of(config)), index_label="class_name")
 
 
 def _known(config: Config, space: LabelSpace) -> None:

@@ -65,7 +65,7 @@ class Source:
     archives: tuple[Archive, ...] = ()
     """In the order in which they are unpacked; none where the scenes are drawn here."""
     straddling: dict[str, str] = field(default_factory=dict)
-    """Sequences that the official splits themselves share, and why: validation says so and does not fail."""
+    """Sequences that the official splits themselves share, and why: validation waives them with this reason."""
     blocks: Blocks | None = None
     """How val is made anew; None leaves the official splits."""
 
