@@ -4,7 +4,8 @@
 
 Draws scenes into .state/bench/data/ (colour masks, JPEG images; kept), sends them through the stages as a `folder`
 source, and prints a table: seconds on every core and on one, how many times as long a straightforward per-colour NumPy
-loop takes, the share that image files alone take, and the peak of memory with a tenth of the scenes and with all.
+loop takes, the share of one core's time that reading, decoding, encoding and writing image files takes, what ten more
+scenes cost, and the peak of memory with a tenth of the scenes and with all.
 """
 
 import argparse
@@ -17,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -26,9 +29,11 @@ import pandas as pd
 from PIL import Image
 
 from roadseg import config, labels, paths
+from roadseg.scenes import png
 from roadseg.scenes.parallel import in_threads
 from roadseg.stages import profile, remap
 
+MORE = 10
 SPACE = labels.load("cityscapes19")
 VISTAS = 25_000, 8.0  # scenes and mean megapixels of Mapillary Vistas, for the last row
 
@@ -87,20 +92,51 @@ def child(folder: Path, scenes: int, cores: int) -> dict[str, float]:
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
     given = settings(scenes)
     with tempfile.TemporaryDirectory(dir=folder.parent) as project:
-        for kind in ("images", "masks"):
-            place = Path(project, "data/raw/folder", kind)
-            place.mkdir(parents=True)
-            for path in sorted((folder / kind).iterdir())[:scenes]:
-                (place / path.name).hardlink_to(path)
         os.chdir(project)
         os.environ["ROADSEG_HOME"] = project
+        files = timed(png, "read", "write_ids", "size")
+        place(folder, 0, scenes - MORE)
         begun = time.perf_counter()
         remap.run(given, "folder")
         remapped = time.perf_counter()
+        place(folder, scenes - MORE, scenes)
+        added = time.perf_counter()
+        remap.run(given, "folder")
+        again = time.perf_counter()
         profile.run(given)
         ended = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"remap": remapped - begun, "profile": ended - remapped, "peak": peak}
+    first = (remapped - begun) * scenes / (scenes - MORE)
+    share = sum(files.values()) / (ended - added + remapped - begun)
+    return {"remap": first, "profile": ended - again, "more": again - added, "peak": peak, "files": share}
+
+
+def timed(module: ModuleType, *names: str) -> dict[str, float]:
+    """Seconds spent in the module's functions of these names, from now on; of all threads together."""
+    seconds = dict.fromkeys(names, 0.0)
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return function(*given, **named)
+            finally:
+                seconds[name] += time.perf_counter() - begun
+
+        return call
+
+    for name in names:
+        setattr(module, name, watched(name, getattr(module, name)))
+    return seconds
+
+
+def place(folder: Path, first: int, last: int) -> None:
+    """Links scenes first .. last - 1 into the working directory's raw folder."""
+    for kind in ("images", "masks"):
+        raw = Path("data/raw/folder", kind)
+        raw.mkdir(parents=True, exist_ok=True)
+        for path in sorted((folder / kind).iterdir())[first:last]:
+            (raw / path.name).hardlink_to(path)
 
 
 def measure(folder: Path, scenes: int, cores: int) -> dict[str, float]:
@@ -125,34 +161,13 @@ def naive(folder: Path, scenes: int) -> float:
     return (time.perf_counter() - begun) / scenes
 
 
-def files_alone(folder: Path, scenes: int) -> float:
-    """Seconds a scene of decoding the image and both masks and encoding one, and nothing else, on one core."""
-    table = {colour: i for i, colour in enumerate(SPACE.colours)}
-    total = 0.0
-    for number in range(scenes):
-        begun = time.perf_counter()
-        Image.open(folder / "images" / f"{number:05}.jpg").load()
-        mask = np.asarray(Image.open(folder / "masks" / f"{number:05}.png"))
-        total += time.perf_counter() - begun
-        packed = mask.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-        ids = np.zeros(mask.shape[:2], np.uint8)
-        for (r, g, b), i in table.items():
-            ids[packed == (r << 16 | g << 8 | b)] = i
-        begun = time.perf_counter()
-        buffer = io.BytesIO()
-        Image.fromarray(ids).save(buffer, "PNG")
-        Image.open(buffer).load()
-        total += time.perf_counter() - begun
-    return total / scenes
-
-
 def row(scenes: int, height: int, width: int) -> dict[str, Any]:
     folder = draw(paths.state("bench", "data", f"{width}x{height}", ""), scenes, height, width)
     sample = min(scenes, max(3, int(40e6 / (height * width))))  # the loop is slow: some 40 megapixels of it
-    loop, files = naive(folder, sample), files_alone(folder, sample)
+    loop = naive(folder, sample)
     cores = len(os.sched_getaffinity(0))
     few, every, one = (
-        measure(folder, max(1, scenes // 10), cores),
+        measure(folder, max(2 * MORE, scenes // 10), cores),
         measure(folder, scenes, cores),
         measure(folder, scenes, 1),
     )
@@ -163,9 +178,10 @@ def row(scenes: int, height: int, width: int) -> dict[str, Any]:
         "remap": every["remap"],
         "profile": every["profile"],
         "one core": alone,
+        f"{MORE} more": every["more"],
         "x one core": alone / here,
         "x loop": loop * scenes / here,
-        "files' share": files * scenes / alone,
+        "files' share": one["files"],
         "peak MB, a tenth": few["peak"],
         "peak MB": every["peak"],
         "25,000 Vistas, min": here / scenes / (height * width / 1e6) * VISTAS[0] * VISTAS[1] / 60,

@@ -82,9 +82,8 @@ def _ids_of_colours(path: Path, colours: np.ndarray, raw: RawLabels, tolerate: i
 
 def _packed(colours: np.ndarray) -> np.ndarray:
     """uint8 HWC RGB -> uint32 HW, 0xRRGGBB."""
-    words = np.zeros((*colours.shape[:2], 4), np.uint8)
-    cv2.mixChannels([colours], [words], [0, 2, 1, 1, 2, 0])
-    return words.view("<u4")[..., 0]
+    words = cv2.cvtColor(colours, cv2.COLOR_RGB2BGRA).view("<u4")[..., 0]
+    return np.bitwise_and(words, 0xFFFFFF, out=words)
 
 
 def histogram(ids: np.ndarray) -> np.ndarray:

@@ -94,6 +94,7 @@ def raggedness(ids: np.ndarray) -> float:
     Drawn masks have few (at most 0.07 in the scenes that we know, poles included). A mask whose ids were interpolated
     has one at nearly every border (0.3 and more): between 3 and 7 there is a 5 that nobody drew.
     """
+    ids = ids[::2]  # every second row says as much
     changes = ids[:, 1:] != ids[:, :-1]
     before, after = changes[:, :-1], changes[:, 1:]
     alone = before & after & (ids[:, :-2] != ids[:, 2:])
