@@ -165,6 +165,9 @@ def test_profile_counts_as_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     row = table.iloc[0]
     assert (row["void_share"], row["n_classes"], row["brightness"], row["blur"]) == (0.25, 2, 100, 0)
     assert (row["share_road"], row["share_sky"], row["share_car"]) == (0.5, 0.25, 0)
+    luma = np.pad(np.asarray(Image.open(table.iloc[1]["image"]).convert("L")).astype(float), 1, mode="reflect")
+    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
+    assert table.iloc[1]["blur"] == pytest.approx(laplacian.var(), rel=0.02)  # Pillow rounds luma otherwise
     shares = table.filter(like="share_").sum(axis=1)  # those of the classes, and void_share is not among them
     assert np.allclose(shares + table["void_share"] * ("void_share" not in table.filter(like="share_")), 1, atol=1e-5)
 

@@ -186,7 +186,8 @@ def test_what_is_only_reported_is_reported(project):
     assert candidate["elsewhere"]["kitti"]["miou"] == metrics.scores(matrices["elsewhere"]).miou
     assert candidate["official"]["miou"] == metrics.scores(matrices["official"]).miou
     summary = json.loads((paths.EVALUATE / "metrics.json").read_text())
-    assert summary["elsewhere_kitti_miou"] == candidate["elsewhere"]["kitti"]["miou"]
+    assert summary["miou_on_kitti"] == candidate["elsewhere"]["kitti"]["miou"]
+    assert summary["miou_on_streets"] == candidate["val"]["miou"]
     across = pd.read_csv(paths.EVALUATE / "across.csv")
     assert across[["trained_on", "source", "split"]].values.tolist() == [
         ["streets", "streets", "val"],

@@ -17,4 +17,4 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], descriptio
     Threads, not processes: nearly all the time goes to decoding, encoding and hashing, which let go of Python's lock.
     """
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(track(pool.map(work, items), description=description, total=len(items)))
+        return list(track(pool.map(work, items), description, len(items), refresh_per_second=2, update_period=0.5))

@@ -85,6 +85,7 @@ def assess(
         "form": chosen,
         **{split: described(verdicts[split].scenes, space) for split in ("val", "test", OFFICIAL)},
         ELSEWHERE: _by_source(verdicts[ELSEWHERE].scenes, scenes[ELSEWHERE], facts, space),
+        "val_by_source": _by_source(verdicts["val"].scenes, scenes["val"], facts, space),
         "protocol": {
             "space": space.name,
             "sources": list(config.data.trained),
@@ -200,7 +201,8 @@ def summary(best: dict[str, Any], budget_ms: float) -> dict[str, Any]:
     measured = {f"val_{name}": best["val"][name] for name in SHARES}
     measured |= {f"test_{name}": best["test"][name] for name in SHARES} if best["test"] else {}
     measured |= {f"{OFFICIAL}_val_miou": best[OFFICIAL]["miou"]} if best[OFFICIAL] else {}
-    measured |= {f"{ELSEWHERE}_{name}_miou": found["miou"] for name, found in best[ELSEWHERE].items()}
+    each = best["val_by_source"] | best[ELSEWHERE]  # one column a source, trained on or not: so experiments line up
+    measured |= {f"miou_on_{name}": found["miou"] for name, found in each.items()} if len(each) > 1 else {}
     within = latency_ms is not None and latency_ms <= budget_ms
     return {"leader": best["name"], **measured, "p95_ms": latency_ms, "within_budget": within}
 

@@ -53,6 +53,7 @@ def _measure(scene: Scene, space: LabelSpace) -> tuple[dict[str, object], np.nda
     """A row of scenes.csv, and the scene's pixels of each class (int64 [C]; zeros where it is unlabelled)."""
     image = png.read_rgb(scene.image)
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    edges = cv2.Laplacian(luma, cv2.CV_16S)
     counts = np.zeros(len(space.classes), np.int64)
     area = scene.height * scene.width
     shares: list[float | None] = [None] * len(counts)
@@ -80,7 +81,7 @@ def _measure(scene: Scene, space: LabelSpace) -> tuple[dict[str, object], np.nda
         "void_share": round(1 - int(counts.sum()) / area, 6) if scene.label else None,
         "brightness": round(cv2.mean(luma)[0], 3),  # mean luma (Rec. 601), 0-255
         # Variance of the Laplacian of luma: low is blurred (Pech-Pacheco et al. 2000).
-        "blur": round(float(cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))[1][0, 0] ** 2), 3),
+        "blur": round(cv2.norm(edges, cv2.NORM_L2SQR) / edges.size - cv2.mean(edges)[0] ** 2, 3),
         "phash": perceptual_hash(luma),
         "ragged": ragged,
         "n_classes": int((counts > 0).sum()) if scene.label else None,
