@@ -15,6 +15,7 @@ from roadseg import engine, losses
 from roadseg.engine import Diverged, Report, Training
 from roadseg.engine import precision as precisions
 from roadseg.engine.ema import EMA
+from roadseg.engine.fit import _weigh
 from roadseg.errors import StageFailure, UserError
 
 CROP = (32, 64)
@@ -371,3 +372,12 @@ def test_large_labels_are_answered_a_few_classes_at_a_time(monkeypatch: pytest.M
     for at_once in (1, 2 * 40 * 60, 5 * 40 * 60, 1 << 30):
         monkeypatch.setattr(module, "AT_ONCE", at_once)
         assert torch.equal(module.ids_at(logits, size).long(), whole)
+
+
+def test_a_head_of_one_channel_is_held_against_boundaries() -> None:
+    target = torch.zeros(1, 8, 8, dtype=torch.int64)
+    target[:, :, 4:] = 2
+    loss = losses.build("cross_entropy", None)
+    main, aux, detail = torch.randn(1, 3, 8, 8), torch.randn(1, 3, 4, 4), torch.randn(1, 1, 2, 2)
+    expected = loss(main, target) + 0.4 * (loss(aux, target) + losses.boundary(detail, target))
+    torch.testing.assert_close(_weigh(loss, [main, aux, detail], target, 0.4), expected)

@@ -174,3 +174,32 @@ def test_an_unknown_loss_is_answered_with_the_list() -> None:
     listed = "cross_entropy, weighted_cross_entropy, focal, ohem, dice"
     with pytest.raises(UserError, match=f"there is no loss 'lovasz': choose one of {listed}"):
         losses.build("lovasz", WEIGHTS)
+
+
+def test_boundary_loss_is_the_naive_one() -> None:
+    random = np.random.default_rng(0)
+    target = random.choice([0, 1, 2, 255], p=[0.5, 0.2, 0.1, 0.2], size=(2, 12, 18))
+    target[0, :4, :6] = 255
+    target[1, 4:8] = 1
+    logits = random.normal(size=(2, 1, 6, 6))
+    terms, overlap, squares, truths = [], 0.0, 0.0, 0.0
+    for b, y, x in np.ndindex(2, 6, 6):
+        cells = [(row, column) for row in range(2 * y, 2 * y + 2) for column in range(3 * x, 3 * x + 3)]
+        if all(target[b][cell] == 255 for cell in cells):
+            continue
+        pairs = [((r, c), near) for r, c in cells for near in ((r + 1, c), (r, c + 1)) if near[0] < 12 and near[1] < 18]
+        meets = any(255 not in (target[b][a], target[b][o]) and target[b][a] != target[b][o] for a, o in pairs)
+        p = 1 / (1 + math.exp(-logits[b, 0, y, x]))
+        terms.append(-math.log(p if meets else 1 - p))
+        overlap, squares, truths = overlap + p * meets, squares + p * p, truths + meets
+    expected = sum(terms) / len(terms) + 1 - (2 * overlap + 1) / (squares + truths + 1)
+    assert 5 < truths < len(terms) - 5
+    found = losses.boundary(torch.from_numpy(logits), torch.from_numpy(target))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_boundary_loss_of_an_ignored_batch_is_0_without_gradient() -> None:
+    logits = torch.randn(1, 1, 4, 4, requires_grad=True)
+    loss = losses.boundary(logits, torch.full((1, 8, 8), 255))
+    loss.backward()
+    assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()

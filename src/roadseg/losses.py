@@ -110,6 +110,35 @@ def dice(weights: Tensor | None = None) -> Loss:
     return loss
 
 
+def boundary(logits: Tensor, target: Tensor) -> Tensor:
+    """For a training head of one channel, which says where classes meet: binary cross-entropy plus Dice (STDC: Fan et
+    al. 2021, section 3.3, equations 3 and 4; there the truth is a Laplacian of the labels).
+
+    A position of B1HW logits is on a boundary where one of the target's pixels in it has a right or lower neighbour of
+    another class; an ignored neighbour makes none. Positions without a labelled pixel count nowhere.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        truth, labelled = boundaries(target, logits.shape[-2:])
+        said = logits[:, 0].float()
+        per_pixel = functional.binary_cross_entropy_with_logits(said, truth, reduction="none")
+        probability = said.sigmoid() * labelled
+        overlap = (probability * truth).sum()
+        dice = 1 - (2 * overlap + 1) / (probability.square().sum() + truth.sum() + 1)
+        return _mean(per_pixel, labelled) + dice * labelled.any()
+
+
+def boundaries(target: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Of target int64 BHW: float32 [B, *size], 1 where classes meet in a position, and 1 where it has a label."""
+    labelled = target != IGNORE
+    edges = torch.zeros_like(target, dtype=torch.float32)
+    right = (target[:, :, 1:] != target[:, :, :-1]) & labelled[:, :, 1:] & labelled[:, :, :-1]
+    lower = (target[:, 1:] != target[:, :-1]) & labelled[:, 1:] & labelled[:, :-1]
+    edges[:, :, :-1] += right
+    edges[:, :-1] += lower
+    truth, known = (functional.adaptive_max_pool2d(one[:, None], size)[:, 0] for one in (edges, labelled.float()))
+    return truth.clamp_max(1), known
+
+
 def _pixels(logits: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """-log p(true class) and the weight of each pixel, float32 BHW; both 0 where the target is ignored."""
     per_pixel = functional.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")

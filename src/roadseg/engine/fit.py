@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from roadseg.engine.ema import EMA
 from roadseg.engine.precision import resolve
 from roadseg.errors import StageFailure
+from roadseg.losses import boundary
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.batches import Batch, Batches, prefetch
 from roadseg.scenes.pack import Pack
@@ -234,10 +235,12 @@ def _step(training: Training, batch: Batch) -> float:
 def _weigh(loss: Loss, outputs: Tensor | Sequence[Tensor], target: Tensor, aux_weight: float) -> Tensor:
     """Loss of the main output plus `aux_weight` times that of each auxiliary one, in float32.
 
-    Auxiliary logits may be smaller than the target: the losses compare them with the pixels in the middle.
+    Auxiliary logits may be smaller than the target: the losses compare them with the pixels in the middle. An auxiliary
+    head of a single channel, beside a main one of several, predicts boundaries.
     """
     main, *aux = [outputs] if isinstance(outputs, Tensor) else outputs
     total = loss(main.float(), target)
     for logits in aux:
-        total = total + aux_weight * loss(logits.float(), target)
+        of_head = boundary if logits.shape[1] == 1 < main.shape[1] else loss
+        total = total + aux_weight * of_head(logits.float(), target)
     return total
