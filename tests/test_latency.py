@@ -1,9 +1,11 @@
+import ast
 import time
 from functools import partial
 
 import numpy as np
 import pytest
 
+from roadseg import closure
 from roadseg.deploy import engines, latency, timings
 from roadseg.deploy.engines import Form
 from roadseg.errors import UserError
@@ -113,7 +115,7 @@ def counted(tmp_path, monkeypatch, quick):
         brightest.write(path, height, width)
 
     monkeypatch.setenv("ROADSEG_HOME", str(tmp_path))
-    monkeypatch.setattr(timings, "_random", random)
+    monkeypatch.setattr(timings, "random_model", random)
     return exported
 
 
@@ -143,7 +145,7 @@ def test_table_times_again_what_could_have_changed(counted, monkeypatch, change)
     if change == "size":
         height = 48
     if change == "code":
-        monkeypatch.setattr(timings.closure, "digest", lambda modules: "another")
+        monkeypatch.setattr(timings.closure, "digest", lambda modules, imports: "another")
     if change == "device":
         monkeypatch.setattr(timings.device, "fingerprint", lambda device: {"cpu": "another"})
     if change == "versions":
@@ -152,12 +154,20 @@ def test_table_times_again_what_could_have_changed(counted, monkeypatch, change)
     assert counted == ["enet", "enet"]
 
 
-def test_a_sisters_code_does_not_make_a_timing_stale(monkeypatch):
-    digested = []
-    monkeypatch.setattr(timings.closure, "digest", lambda modules: str(digested.extend(modules)))
-    timings._key("enet", 5, 24, 32, FORMS[0])
-    assert {"roadseg.nets.enet", "roadseg.nets.blocks", "roadseg.deploy.run"} <= set(digested)
-    assert not {"roadseg.nets.fastscnn", "roadseg.nets.ddrnet"} & set(digested)
+@pytest.mark.parametrize(
+    ("module", "stale"),
+    [("nets.enet", True), ("nets.blocks", True), ("deploy.run", True), ("nets.fastscnn", False), ("nets", False)],
+)
+def test_a_timing_is_stale_by_its_own_code_and_not_by_a_sisters(monkeypatch, module, stale):
+    before = timings._key("enet", 5, 24, 32, FORMS[0])
+    parsed = closure._parsed
+
+    def edited(name):
+        tree = parsed(name)
+        return ast.parse(ast.unparse(tree) + "\nEDITED = 1") if name == f"roadseg.{module}" else tree
+
+    monkeypatch.setattr(closure, "_parsed", edited)
+    assert (timings._key("enet", 5, 24, 32, FORMS[0]) != before) is stale
 
 
 def test_unknown_network_names_what_there_is(counted):

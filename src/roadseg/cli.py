@@ -123,6 +123,26 @@ def frontier() -> None:
 
 
 @app.command()
+def zoo(
+    networks: Annotated[list[str] | None, typer.Argument(help="Networks by name; all of them by default.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Marks what fits, such as 20ms; by default target.budget_ms.")
+    ] = None,
+    height: Annotated[int | None, typer.Option(min=32, help="Of the input, pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=32, help="Of the input, pixels.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the table and the picture.")] = Path("models/zoo"),
+) -> None:
+    """What the networks cost here: parameters, multiply-adds, latency of each deployed form, memory."""
+    from roadseg.errors import UserError
+    from roadseg.stages import zoo
+
+    if (height is None) != (width is None):
+        raise UserError("--height and --width go together: give both, or neither")
+    size = (height, width) if height and width else None
+    zoo.run(read(), networks or (), size, zoo.milliseconds(budget) if budget else None, out)
+
+
+@app.command()
 def data() -> None:
     """What data is there: scenes of each split, labelled or not, sizes, licence terms."""
     from roadseg.stages import inventory

@@ -21,8 +21,10 @@ SOURCE = Path(__file__).resolve().parents[1]
 PACKAGES = {"roadseg": SOURCE, "pipelines": SOURCE.parent}
 
 
-def closure(module: str) -> tuple[str, ...]:
+def closure(module: str, without: str = "") -> tuple[str, ...]:
     """`module` and every module of roadseg and pipelines that importing and using it reads, by name, sorted.
+
+    `without` is left out, with what only it imports: a package whose `__init__` lists its modules.
 
     Imports inside functions count, since the stage's result depends on them; those under `if TYPE_CHECKING:` do not run
     and do not count. A package's own `__init__` comes with each of its modules, as in Python. Names that are only known
@@ -36,7 +38,7 @@ def closure(module: str) -> tuple[str, ...]:
     while waiting:
         name = waiting.pop()
         found.add(name)
-        waiting |= _imports(name) - found
+        waiting |= _imports(name) - found - {without}
     return tuple(sorted(found))
 
 

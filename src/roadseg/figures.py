@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
 
 from roadseg.labels import IGNORE, LabelSpace
 
@@ -176,6 +176,31 @@ def frontier(frame: pd.DataFrame, budget_ms: float, score: str = "val_miou", by:
     axes.axvline(budget_ms, color=ACCENT, linestyle="--", linewidth=1.2, label=f"budget, {budget_ms:g} ms")
     axes.axvspan(budget_ms, longest, color=ACCENT, alpha=0.06, linewidth=0)
     _in_percent(axes)
+    _outside_legend(figure)
+    return figure
+
+
+def zoo(frame: pd.DataFrame, budget_ms: float) -> Figure:
+    """What networks cost: p95 latency against multiply-adds, both logarithmic, each with its name; the area of a point
+    grows with the parameters.
+
+    `frame` has a row a network: network, p95_ms, multiply_adds, parameters.
+    """
+    figure = _figure(9, 5.5)
+    axes = _dressed(figure.add_subplot(), "cost of the networks", "p95 latency, ms", "multiply-adds, G")
+    giga = frame["multiply_adds"] / 1e9
+    fits = frame["p95_ms"] <= budget_ms
+    axes.scatter(
+        frame["p95_ms"], giga, s=12 + 6 * frame["parameters"] / 1e6, c=np.where(fits, SERIES[2], "#9aa5b1"), alpha=0.7
+    )
+    for name, x, y in zip(frame["network"], frame["p95_ms"], giga, strict=True):
+        axes.annotate(name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7, color=INK)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.axvline(budget_ms, color=ACCENT, linestyle="--", linewidth=1.2, label=f"budget, {budget_ms:g} ms")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
     _outside_legend(figure)
     return figure
 

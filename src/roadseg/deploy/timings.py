@@ -56,7 +56,7 @@ def table(
                 if path.exists() and not _doubtful(_read(path), budget_ms):
                     break
                 if not model.exists():
-                    _random(network, classes, height, width, model)
+                    random_model(network, classes, height, width, model)
                 timed = _timed(model, form)
                 if not path.exists() or timed["p95_ms"] < _read(path)["p95_ms"]:
                     _write(path, timed)
@@ -67,20 +67,23 @@ def table(
 
 def _key(network: str, classes: int, height: int, width: int, form: Form) -> str:
     """Names a timing by everything that it depends on, as 16 hex digits."""
-    module = nets.NETS[network].__module__
     # The network's own file and those that it builds on, but not its sisters, which the package imports for the list.
-    code = [name for name in closure.closure(module) if name not in _sisters(module)]
+    code = closure.closure(nets.module_of(network), without=nets.__name__)
     ours = [__name__, latency.__name__, export.__name__, "roadseg.deploy.run"]
-    parts = [closure.digest([*code, *ours]), network, classes, height, width, asdict(form)]
+    parts = [
+        closure.digest([*code, *ours], imports=False),
+        network,
+        repr(getattr(nets.NETS[network], "keywords", {})),
+        classes,
+        height,
+        width,
+        asdict(form),
+    ]
     parts += [device.fingerprint(form.device), device.versions(), torch.__version__]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _sisters(module: str) -> set[str]:
-    return {build.__module__ for build in nets.NETS.values()} - {module} | {nets.__name__}
-
-
-def _random(network: str, classes: int, height: int, width: int, path: Path) -> None:
+def random_model(network: str, classes: int, height: int, width: int, path: Path) -> None:
     """Exports `network` as it is before training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -8,6 +8,7 @@ CPU.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -24,6 +25,12 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
 
 AUX_WEIGHT = 0.4
 """Weight of a training head's loss beside the main one's 1: Fast-SCNN, section 4.1; DDRNet, section IV-C."""
+
+
+def module_of(name: str) -> str:
+    """The module that a network is written in."""
+    build = NETS[name]
+    return (build.func if isinstance(build, partial) else build).__module__
 
 
 def build(name: str, classes: int) -> nn.Module:

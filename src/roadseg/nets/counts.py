@@ -1,0 +1,27 @@
+"""How large a network is and how much it computes, as papers count: without training heads, batch norms not folded."""
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def parameters(net: nn.Module) -> int:
+    """Trainable numbers of what is deployed: all but those of `net.heads`, which only training has."""
+    heads = {id(parameter) for parameter in getattr(net, "heads", nn.Module()).parameters()}
+    return sum(parameter.numel() for parameter in net.parameters() if id(parameter) not in heads)
+
+
+def multiply_adds(net: nn.Module, height: int, width: int) -> int:
+    """Multiply-adds of one image in eval mode, by torch's own counter, which counts two operations for each.
+
+    It counts convolutions and matrix products; norms, activations, pooling and resizing are left out, as in the tables
+    of PaddleSeg and of the networks' own repositories. Their "FLOPs" are multiply-adds too.
+    """
+    was_training = net.training
+    image = torch.zeros(1, 3, height, width, device=next(net.parameters()).device)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            net.eval()(image)
+    finally:
+        net.train(was_training)
+    return int(counter.get_total_flops()) // 2

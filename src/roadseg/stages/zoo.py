@@ -1,0 +1,106 @@
+"""The networks by what they cost on this machine: parameters, multiply-adds, latency and memory in each deployed form.
+
+Writes models/zoo/: zoo.csv (a row a network and form) and zoo.png. Networks have random weights, since cost does not
+depend on what was learnt; the timings are the search's own, and kept where it keeps them (.state/latency/).
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from roadseg import figures, nets
+from roadseg.config import Config
+from roadseg.deploy import engines, memory, timings
+from roadseg.deploy.engines import Form
+from roadseg.errors import UserError
+from roadseg.nets import counts
+from roadseg.scenes import sources
+
+CONVENTION = "multiply-adds of one image by torch's counter (convolutions and matrix products); papers call them FLOPs"
+
+
+def run(
+    config: Config,
+    networks: Sequence[str] = (),
+    size: tuple[int, int] | None = None,
+    budget_ms: float | None = None,
+    out: Path = Path("models/zoo"),
+) -> pd.DataFrame:
+    """Prints and writes the table of `networks` (all of them by default) at `size` = (height, width), pixels.
+
+    Raises UserError for a network that there is not.
+    """
+    names, classes = tuple(networks) or tuple(nets.NETS), len(sources.space_of(config).classes)
+    height, width = size or (config.target.height or 360, config.target.width or 480)
+    budget = budget_ms or config.target.budget_ms
+    for name in names:
+        if name not in nets.NETS:
+            raise UserError(f"there is no network {name!r}: choose from {', '.join(nets.NETS)}")
+    forms = engines.forms(config.target.engines, config.target.device, config.target.threads)
+    costs = [cost(name, classes, height, width, forms) for name in track(names, "Counting", transient=True)]
+    timed = pd.DataFrame(timings.table(names, classes, height, width, forms))
+    frame = timed.merge(pd.DataFrame([row for rows in costs for row in rows]), on=["network", "engine", "precision"])
+    frame["fits"] = frame["p95_ms"] <= budget
+    out.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(out / "zoo.csv", index=False)
+    figures.zoo(fastest(frame), budget).savefig(out / "zoo.png")
+    _show(frame, budget, height, width)
+    Console().print(f"{CONVENTION}\n{out / 'zoo.csv'}, {out / 'zoo.png'}", markup=False)
+    return frame
+
+
+def cost(name: str, classes: int, height: int, width: int, forms: Sequence[Form]) -> list[dict[str, object]]:
+    """A row a form: parameters, multiply-adds at this size, and the peak memory of a process that runs it."""
+    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        net = nets.build(name, classes)
+        counted = {"parameters": counts.parameters(net), "multiply_adds": counts.multiply_adds(net, height, width)}
+        model = Path(folder, "model.onnx")
+        timings.random_model(name, classes, height, width, model)
+        return [
+            {"network": name, "engine": form.engine, "precision": form.precision, **counted}
+            | {"peak_mb": memory.peak_mb(model, form)}
+            for form in forms
+        ]
+
+
+def fastest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of each network, its row with the lowest p95."""
+    return frame.loc[frame.groupby("network", sort=False)["p95_ms"].idxmin()]
+
+
+def milliseconds(text: str) -> float:
+    """20, 20ms or 0.02s, as milliseconds. UserError for anything else, and for what is not above 0."""
+    words = text.strip().lower()
+    number, factor = (words[:-2], 1.0) if words.endswith("ms") else (words.removesuffix("s"), 1000.0)
+    factor = factor if words.endswith("s") else 1.0
+    try:
+        value = float(number) * factor
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise UserError(f"--budget {text!r} is no time: write 20ms")
+    return value
+
+
+def _show(frame: pd.DataFrame, budget: float, height: int, width: int) -> None:
+    table = Table(title=f"Networks at {width}x{height}, batch 1", caption=f"green: p95 within {budget:g} ms")
+    for column in ("network", "M parameters", "G multiply-adds", "form", "p50 ms", "p95 ms (95 %)", "peak MB"):
+        table.add_column(column, justify="left" if column in ("network", "form") else "right", overflow="fold")
+    last = ""
+    for row in frame.to_dict("records"):
+        first = row["network"] != last
+        last = row["network"]
+        sizes = (f"{row['parameters'] / 1e6:.2f}", f"{row['multiply_adds'] / 1e9:.2f}") if first else ("", "")
+        spread = f"{row['p95_ms']:.1f} ({row['p95_low_ms']:.1f} to {row['p95_high_ms']:.1f})"
+        spread += "" if row["stable"] else " unstable"
+        form = f"{row['engine']} {row['precision']}"
+        times = f"{row['p50_ms']:.1f}", spread, f"{row['peak_mb']:.0f}"
+        table.add_row(last if first else "", *sizes, form, *times, style="green" if row["fits"] else "dim")
+    Console().print(table)

@@ -1,0 +1,85 @@
+"""Counts by hand, and the zoo's table of two networks."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from roadseg import config
+from roadseg.deploy import latency, memory
+from roadseg.deploy.engines import Form
+from roadseg.errors import StageFailure, UserError
+from roadseg.nets import counts
+from roadseg.stages import zoo
+from tests import brightest
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.classifier = nn.Conv2d(8, 5, 1)
+        self.heads = nn.ModuleList([nn.Conv2d(8, 100, 3)])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.norm(self.conv(image)))
+
+
+def test_counts_are_those_by_hand() -> None:
+    net = Small()
+    assert counts.parameters(net) == 3 * 8 * 9 + 8 + 8 + 8 * 5 + 5, "training heads are not deployed"
+    positions = 10 * 16
+    assert counts.multiply_adds(net, 20, 32) == positions * (3 * 8 * 9 + 8 * 5)
+    assert net.training, "the mode is put back"
+
+
+def test_peak_memory_is_of_a_process_that_runs_the_model(tmp_path: Path) -> None:
+    model = brightest.write(tmp_path / "model.onnx")
+    large = brightest.write(tmp_path / "large.onnx", 3000, 4000)
+    form = Form("onnxruntime", "float32", 1, "cpu")
+    small, big = memory.peak_mb(model, form), memory.peak_mb(large, form)
+    assert 20 < small < 600
+    assert big > small + 100, "12 megapixels in float32 are 137 MB"
+    with pytest.raises(StageFailure, match=r"gone\.onnx cannot run as onnxruntime float32"):
+        memory.peak_mb(tmp_path / "gone.onnx", form)
+
+
+def test_the_table_has_a_row_a_form_and_marks_what_fits(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(latency, "WARM_UP_S", 0.0)
+    monkeypatch.setattr(latency, "ROUND_S", 0.0)
+    monkeypatch.setattr(latency, "certify", partial(latency.certify, max_seconds=0.02))
+    zoo.run(config.read(), ["enet", "fastscnn"], (64, 96), budget_ms=1e6)
+    frame = pd.read_csv("models/zoo/zoo.csv")
+    assert frame.groupby("network")["engine"].apply(list).to_dict() == {
+        "enet": ["onnxruntime", "openvino"],
+        "fastscnn": ["onnxruntime", "openvino"],
+    }
+    assert set(frame["parameters"]) == {365_474, 1_137_795}
+    assert frame["fits"].all() and (frame["peak_mb"] > 20).all() and (frame["multiply_adds"] > 1e6).all()
+    assert Path("models/zoo/zoo.png").is_file()
+    assert "multiply-adds of one image by torch's counter" in " ".join(capsys.readouterr().out.split())
+    zoo.run(config.read(), ["enet"], (64, 96), budget_ms=1e-6)
+    assert not pd.read_csv("models/zoo/zoo.csv")["fits"].any()
+
+
+def test_an_unknown_network_is_one_line(workspace: Path) -> None:
+    with pytest.raises(UserError, match="there is no network 'resnet': choose from enet"):
+        zoo.run(config.read(), ["resnet"])
+
+
+@pytest.mark.parametrize(("text", "expected"), [("20ms", 20), ("20", 20), (" 0.5 s", 500), ("1.5MS", 1.5)])
+def test_a_budget_is_read_as_people_write_it(text: str, expected: float) -> None:
+    assert zoo.milliseconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "fast", "-3ms", "0", "nan", "inf"])
+def test_what_is_no_time_is_said(text: str) -> None:
+    with pytest.raises(UserError, match=f"--budget {re.escape(repr(text))} is no time: write 20ms"):
+        zoo.milliseconds(text)
