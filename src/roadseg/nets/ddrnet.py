@@ -1,7 +1,8 @@
-"""DDRNet-23-slim: a residual network whose branch at 1/8 and branch down to 1/64 exchange features twice.
+"""DDRNet-23 and DDRNet-23-slim: a residual network whose branch at 1/8 and branch down to 1/64 exchange features twice.
 
 Hong et al. 2021, "Deep Dual-resolution Networks for Real-time and Accurate Semantic Segmentation of Road Scenes", arXiv
-2101.06085; figure and table numbers below are the paper's. 5.7 M parameters at 19 classes without the training head.
+2101.06085; figure and table numbers below are the paper's. 20.1 M and 5.7 M parameters at 19 classes without the
+training head.
 
 Input: any height and width from 32 up; strides divide upwards and resizing goes to measured sizes. Multiples of 64
 leave no border that sees padding only.
@@ -97,28 +98,32 @@ def _head(inputs: int, hidden: int, classes: int) -> nn.Sequential:
     )
 
 
-class DDRNet23Slim(nn.Module):
+class DDRNet23(nn.Module):
     """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+
+    `width`: channels of the first stage, of which all others are multiples (table 1). `hidden`: channels inside the
+    classifier and the training head.
 
     `low` is the branch that shrinks to 1/64 (its stages named by their stride below), `high` the one that stays at 1/8.
     The training head sits on `high` after the first exchange (weight `roadseg.nets.AUX_WEIGHT`); its logits are at 1/8.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, *, width: int = 64, hidden: int = 128) -> None:
         super().__init__()
+        c1, c2, c4, c8 = width, 2 * width, 4 * width, 8 * width
         self.stem = nn.Sequential(
-            ConvNormReLU(3, 32, 3, stride=2), ConvNormReLU(32, 32, 3, stride=2),
-            _stage(32, 32), nn.ReLU(inplace=True), _stage(32, 64, 2),
+            ConvNormReLU(3, c1, 3, stride=2), ConvNormReLU(c1, c1, 3, stride=2),
+            _stage(c1, c1), nn.ReLU(inplace=True), _stage(c1, c2, 2),
         )  # fmt: skip
-        self.low16, self.low32, self.low64 = _stage(64, 128, 2), _stage(128, 256, 2), Residual(256, 256, 2, wide=True)
-        self.high3, self.high4, self.high5 = _stage(64, 64), _stage(64, 64), Residual(64, 64, wide=True)
-        self.to_low3 = ConvNorm(64, 128, 3, stride=2)
-        self.to_low4 = nn.Sequential(ConvNormReLU(64, 128, 3, stride=2), ConvNorm(128, 256, 3, stride=2))
-        self.to_high3 = ConvNorm(128, 64)
-        self.to_high4 = ConvNorm(256, 64)
-        self.pyramid = Pyramid(512, 128, 128)
-        self.classifier = _head(128, 64, classes)
-        self.heads = nn.ModuleList([_head(64, 64, classes)])
+        self.low16, self.low32, self.low64 = _stage(c2, c4, 2), _stage(c4, c8, 2), Residual(c8, c8, 2, wide=True)
+        self.high3, self.high4, self.high5 = _stage(c2, c2), _stage(c2, c2), Residual(c2, c2, wide=True)
+        self.to_low3 = ConvNorm(c2, c4, 3, stride=2)
+        self.to_low4 = nn.Sequential(ConvNormReLU(c2, c4, 3, stride=2), ConvNorm(c4, c8, 3, stride=2))
+        self.to_high3 = ConvNorm(c4, c2)
+        self.to_high4 = ConvNorm(c8, c2)
+        self.pyramid = Pyramid(2 * c8, 128, c4)  # 128 at both widths
+        self.classifier = _head(c4, hidden, classes)
+        self.heads = nn.ModuleList([_head(c2, hidden, classes)])
         initialise(self)
 
     def _exchange(self, low: Tensor, high: Tensor, to_low: nn.Module, to_high: nn.Module) -> tuple[Tensor, Tensor]:
@@ -136,3 +141,10 @@ class DDRNet23Slim(nn.Module):
         if not self.training:
             return logits
         return [logits, *(head(early) for head in self.heads)]
+
+
+class DDRNet23Slim(DDRNet23):
+    """`DDRNet23` with half the channels throughout, the pyramid's inner ones excepted."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, width=32, hidden=64)
