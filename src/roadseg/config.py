@@ -233,6 +233,8 @@ class Train(Section):
     """Of a finalist; see `search.epochs` for the unit."""
     batch: Positive
     """Whole scenes' worth of pixels in a batch; smaller crops make proportionally larger batches."""
+    initial: str = "random"
+    """What networks start from: random, imagenet (in their backbones), or a .safetensors file that export left."""
     schedule: Literal["poly", "one_cycle"]
     """Learning-rate schedule, a name from `roadseg.schedules.SCHEDULES`."""
     weight_decay: Annotated[float, Field(ge=0)]

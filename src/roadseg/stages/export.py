@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from safetensors.torch import save_file
 from torch import nn
 
 from roadseg import checkpoint, labels, nets, paths
@@ -81,6 +82,7 @@ def _export(source: Path, target: Path, size: tuple[int, int], scenes: list[Scen
     net.eval()
     target.mkdir()
     shutil.copyfile(source / "recipe.json", target / "recipe.json")
+    save_file(net.state_dict(), target / "weights.safetensors")  # for a later training to start from
     model = target / "model.onnx"
     with Console(stderr=True).status(f"Exporting {source.name}"):
         to_onnx(net, height=size[0], width=size[1], mean=recipe["mean"], std=recipe["std"], path=model)

@@ -19,6 +19,7 @@ from roadseg.config import Config
 from roadseg.engine import Training
 from roadseg.labels import LabelSpace
 from roadseg.metrics import Scores, scores
+from roadseg.nets import initial
 from roadseg.scenes import index, sources
 from roadseg.scenes.augment import MEAN, STD, crop_size
 from roadseg.scenes.pack import Pack, pack
@@ -91,6 +92,8 @@ class Course:
         settings = self.config.train
         torch.manual_seed(seed)
         net = nets.build(recipe.network, len(self.space.classes))
+        if left := initial.load(net, settings.initial):
+            print(f"{recipe.network} starts from {settings.initial}, but for:\n{initial.described(left)}")
         pixels = int(epochs * self.train.pixels)
         return engine.start(
             net,
@@ -136,7 +139,7 @@ def key(config: Config, **protocol: Any) -> str:
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
     parts += [closure.digest([__name__]), torch.__version__, json.dumps(settings, sort_keys=True)]
     parts += [json.dumps([config.data.weights.get(name, 1.0) for name in config.data.trained])]
-    parts += [str(config.seed), json.dumps(protocol, sort_keys=True)]
+    parts += [initial.digest(config.train.initial), str(config.seed), json.dumps(protocol, sort_keys=True)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
@@ -168,6 +171,7 @@ def describe(recipe: Recipe, course: Course, *, key: str, epochs: float, val: Sc
         "mean": list(MEAN),
         "std": list(STD),
         "sources": list(course.config.data.trained),
+        "initial": course.config.train.initial,
         "val_miou": val.miou,
         "train_scenes": len(course.train),
     }

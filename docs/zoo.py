@@ -1,0 +1,101 @@
+"""Writes docs/zoo.md: a row a network, its counts here beside the published ones, and what it costs on this machine.
+
+roadseg zoo --height 360 --width 480   # writes models/zoo/zoo.csv, which this reads where it is there
+python -m docs.zoo
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from roadseg import nets
+from roadseg.nets import counts
+from roadseg.nets.published import PUBLISHED, A, Published
+
+OUT, TABLE = Path("docs/zoo.md"), Path("models/zoo/zoo.csv")
+CLASSES = 19
+NEAR = {"parameters": 0.03, "multiply_adds": 0.05}
+"""How far a count may be from the published one without a reason."""
+HEAD = """# The zoo
+
+Every network that `search.networks` can name. Written by `python -m docs.zoo`.
+
+Parameters are in millions, without training heads, batch norms unfolded, at {classes} classes. Multiply-adds are in
+billions, of one image of the size that the source counts at (512x1024 where there is none), by torch's own counter:
+convolutions and matrix products. Papers and tables call them FLOPs; where a source counts operations, its number is
+halved here. Sources: A, PaddleSeg's model zoo overview; B, RDRNet's README; C, the README of
+realtime-semantic-segmentation-pytorch; D, Ultralytics' documentation.
+"""
+
+
+def counted(name: str) -> tuple[float, float]:
+    """Parameters in millions, multiply-adds in billions. On torch's meta device: shapes alone, no memory, no time."""
+    with torch.device("meta"):
+        net = nets.build(name, CLASSES)
+    size = PUBLISHED[name].size or A
+    return counts.parameters(net) / 1e6, counts.multiply_adds(net, *size) / 1e9
+
+
+def row(name: str) -> str:
+    known = PUBLISHED[name]
+    parameters, multiply_adds = counted(name)
+    height, width = known.size or A
+    return " | ".join(
+        [
+            f"| `{name}`",
+            known.paper,
+            f"{parameters:.2f}",
+            _published(known.parameters),
+            f"{multiply_adds:.2f} at {height}x{width}",
+            _published(known.multiply_adds),
+            f"{known.source} |",
+        ]
+    )
+
+
+def _published(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def differences(known: Published, parameters: float, multiply_adds: float) -> list[str]:
+    """Which counts are further from the published ones than `NEAR` allows."""
+    pairs = {"parameters": (parameters, known.parameters), "multiply_adds": (multiply_adds, known.multiply_adds)}
+    return [name for name, (ours, theirs) in pairs.items() if theirs and abs(ours / theirs - 1) > NEAR[name]]
+
+
+def costs(frame: pd.DataFrame) -> str:
+    """The table of latencies: a row a network and form."""
+    first = frame.iloc[0]
+    lines = [
+        f"## Latency and memory at {first['width']}x{first['height']}",
+        "",
+        f"On {first['device_id']}, {first['threads']} threads, batch 1, random weights; p95 with its 95 % interval, in",
+        "ms. The peak is of a process that runs the model: Python, NumPy, Pillow and the engine are in it.",
+        "",
+        "| network | form | p50 | p95 | calls | peak MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in frame.to_dict("records"):
+        spread = f"{one['p95_ms']:.1f} ({one['p95_low_ms']:.1f} to {one['p95_high_ms']:.1f})"
+        spread += "" if one["stable"] else ", unstable"
+        form = f"{one['engine']} {one['precision']}"
+        lines.append(
+            f"| `{one['network']}` | {form} | {one['p50_ms']:.1f} | {spread} | {one['n']} | {one['peak_mb']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    columns = "| network | paper | parameters | published | multiply-adds | published | source |\n" + "|---" * 7 + "|"
+    parts = [HEAD.format(classes=CLASSES), "\n".join([columns, *map(row, nets.NETS)])]
+    reasons = [f"- `{name}`: {PUBLISHED[name].differs}" for name in nets.NETS if PUBLISHED[name].differs]
+    if reasons:
+        parts.append("## Where counts differ\n\n" + "\n".join(reasons))
+    if TABLE.is_file():
+        parts.append(costs(pd.read_csv(TABLE)) + "\n\n![Latency against multiply-adds](images/zoo.png)")
+    OUT.write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
