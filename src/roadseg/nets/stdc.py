@@ -108,3 +108,8 @@ class STDCSeg(nn.Module):
             return logits
         head8, head16, detail = self.heads
         return [logits, head8(context8), resize(head16(context16), size8), detail(fine)]
+
+
+def stdc2seg(classes: int) -> STDCSeg:
+    """STDC2-Seg; `STDCSeg` without arguments is STDC1-Seg."""
+    return STDCSeg(classes, modules=STDC2)
