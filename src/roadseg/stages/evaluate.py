@@ -27,7 +27,6 @@ from roadseg.deploy.judge import Verdict
 from roadseg.errors import UserError
 from roadseg.labels import LabelSpace
 from roadseg.metrics import scores
-from roadseg.nets.initial import RANDOM
 from roadseg.scenes import sources
 from roadseg.scenes.index import ELSEWHERE, Scene, labelled
 from roadseg.scenes.sources import OFFICIAL
@@ -93,7 +92,7 @@ def assess(
             "splits": {split: len(listed) for split, listed in scenes.items() if listed},
             "val": _how_val(config),
             "resolution": _resolution([scene for listed in scenes.values() for scene in listed], (height, width)),
-            "pretraining": "none" if recipe["initial"] == RANDOM else recipe["initial"],
+            "pretraining": "none" if recipe["initial"] == "random" else recipe["initial"],
         },
     }
     return candidate, verdicts
