@@ -1,0 +1,77 @@
+"""SegFormer against transformers' own, its published counts, and its decoder on other encoders."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from roadseg.nets.segformer import ENCODERS, SegFormer
+
+
+def shaped(encoder: str) -> SegFormer:
+    """The network without its weights: enough to count."""
+    with torch.device("meta"):
+        return SegFormer(19, encoder).eval()
+
+
+# PaddleSeg's model zoo, 19 classes.
+@pytest.mark.parametrize(
+    ("encoder", "published"),
+    [("b0", 3.72e6), ("b1", 13.68e6), ("b2", 27.36e6), ("b3", 47.24e6), ("b4", 64.01e6), ("b5", 84.61e6)],
+)
+def test_parameters_are_the_published_ones(encoder: str, published: float) -> None:
+    assert sum(parameter.numel() for parameter in shaped(encoder).parameters()) == pytest.approx(published, abs=5e3)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "linear", "everything"),
+    [("b0", 13.63, 17.76), ("b1", 26.55, 34.82), ("b2", 113.71, 129.16), ("b5", 199.68, 239.99)],
+)
+def test_multiply_adds_are_the_published_ones(encoder: str, linear: float, everything: float) -> None:
+    """At 512x1024, in 10^9. PaddleSeg's counter sees layers (convolutions, linear), not the two matrix products of the
+    attention, which are torch's `bmm`; with them it is up to a third more."""
+    with FlopCounterMode(display=False) as counter:
+        shaped(encoder)(torch.empty(1, 3, 512, 1024, device="meta"))
+    operations = {str(kind): count / 2e9 for kind, count in counter.get_flop_counts()["Global"].items()}
+    assert sum(operations.values()) == pytest.approx(everything, rel=1e-3)
+    assert sum(operations.values()) - operations["aten.bmm"] == pytest.approx(linear, rel=0.005)
+
+
+@pytest.mark.parametrize(("encoder", "hidden"), [("b0", 256), ("b2", 768)])
+def test_the_logits_are_those_of_transformers(encoder: str, hidden: int) -> None:
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    torch.manual_seed(0)
+    net = SegFormer(19, encoder).eval()
+    sizes = {
+        "b0": {"hidden_sizes": [32, 64, 160, 256], "depths": [2, 2, 2, 2]},
+        "b2": {"hidden_sizes": [64, 128, 320, 512], "depths": [3, 4, 6, 3]},
+    }[encoder]
+    reference = SegformerForSemanticSegmentation(
+        SegformerConfig(num_labels=19, decoder_hidden_size=hidden, **sizes)
+    ).eval()
+    theirs, ours = reference.decode_head, net.decoder
+    torch.nn.init.uniform_(theirs.batch_norm.running_mean)
+    torch.nn.init.uniform_(theirs.batch_norm.running_var, 0.5, 2.0)
+    net.backbone.model.load_state_dict(reference.segformer.state_dict())
+    for projection, linear in zip(ours.projections, theirs.linear_projections):
+        weights = {"weight": linear.proj.weight[..., None, None], "bias": linear.proj.bias}
+        projection.load_state_dict(weights)
+    ours.fuse[0].load_state_dict(theirs.linear_fuse.state_dict())
+    ours.fuse[1].load_state_dict(theirs.batch_norm.state_dict())
+    ours.classifier.load_state_dict(theirs.classifier.state_dict())
+    image = torch.randn(2, 3, 65, 97)
+    with torch.inference_mode():
+        expected = reference(image).logits
+        torch.testing.assert_close(net.decoder(net.backbone(image)), expected, rtol=0, atol=1e-5)
+        assert net(image).shape == (2, 19, 65, 97)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_decoder_works_at_a_quarter(encoder: str) -> None:
+    net = shaped(encoder)
+    seen = {}
+    net.decoder.fuse.register_forward_hook(lambda module, inputs, output: seen.update(all=inputs[0], fused=output))
+    assert net(torch.empty(2, 3, 375, 1242, device="meta")).shape == (2, 19, 375, 1242)
+    hidden = ENCODERS[encoder][1]
+    assert seen["all"].shape == (2, 4 * hidden, 94, 311)
+    assert seen["fused"].shape == (2, hidden, 94, 311)
