@@ -18,7 +18,7 @@ from torch.nn.functional import relu
 
 from roadseg.nets.bilateral import Pooled
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, initialise, resize
-from roadseg.nets.stdc import STDC, STDC1
+from roadseg.nets.stdc import STDC, STDC1, STDC2
 
 
 class SimplePyramid(nn.Module):
