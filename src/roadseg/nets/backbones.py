@@ -64,19 +64,20 @@ class MixTransformer(Backbone):
         return list(self.model(image, output_hidden_states=True).hidden_states)
 
 
-def resnet(depth: int, output_stride: int = 32) -> Backbone:
+def resnet(depth: int, output_stride: int = 32, *, stem: bool = False) -> Backbone:
     """ResNet of `depth` 18, 34, 50 or 101. With `output_stride` 16 or 8 the stages after it keep its resolution and are
-    dilated instead."""
+    dilated instead. `stem`: its pooled features, 64 at 1/4, come before those of the four stages."""
     if depth not in RESNETS or output_stride not in (8, 16, 32):
         raise ValueError(f"depth must be in {[*RESNETS]} and output stride in [8, 16, 32]: {depth}, {output_stride}")
     from transformers import ResNetBackbone, ResNetConfig
 
     kind, depths = RESNETS[depth]
     channels = (64, 128, 256, 512) if kind == "basic" else (256, 512, 1024, 2048)
-    config = ResNetConfig(layer_type=kind, depths=list(depths), hidden_sizes=list(channels), out_features=STAGES)
+    outputs = ["stem", *STAGES] if stem else STAGES
+    config = ResNetConfig(layer_type=kind, depths=list(depths), hidden_sizes=list(channels), out_features=outputs)
     model = ResNetBackbone(config)
     _dilate(model.encoder.stages, output_stride)
-    return Backbone(model, channels, f"microsoft/resnet-{depth}")
+    return Backbone(model, (64, *channels) if stem else channels, f"microsoft/resnet-{depth}")
 
 
 def _dilate(stages: nn.ModuleList, output_stride: int) -> None:
