@@ -257,7 +257,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     ),
     "a file that gives no byte": (  # to root neither, whom permissions do not stop
         instead(IMAGE, lambda path: path.symlink_to("/proc/self/mem")),
-        r"^mine/rec/a/0\.png could not be copied \(.+\): make it readable, and make room$",
+        r"^data/raw/folder/rec/a/0\.png cannot be read \(.+\): the file is broken, fetch the source again$",
     ),
     # pixels of another kind
     "an image of 16 bits": (
@@ -403,7 +403,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     ),
     "masks without any void": (
         masks(without(0)),
-        r"void in a split: train \(void 0\), val \(void 0\), test \(void 0\)",
+        r"void in a split: train of folder \(void 0\), val of folder \(void 0\), test of folder \(void 0\)",
     ),
     "a class that train lacks": (
         masks(without(2), *(f"truth/a/{number}.png" for number in range(3))),

@@ -35,6 +35,8 @@ class Answer:
     version: str = '"one"'
     ranges: bool = True
     """Whether it knows how to send the rest alone."""
+    from_start: bool = False
+    """Whether it calls the whole a part."""
 
 
 class Server(ThreadingHTTPServer):
@@ -65,10 +67,14 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, self.headers["Range"]))
         answers = self.server.answers.get(self.path, [Answer(status=404)])
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        content, status = answer.content, answer.status
+        content, status, begin = answer.content, answer.status, 0
         if answer.ranges and self.headers["Range"] and self.headers["If-Range"] == answer.version:
-            content, status = content[int(self.headers["Range"][6:-1]) :], 206
+            begin = 0 if answer.from_start else int(self.headers["Range"][6:-1])
+            content, status = content[begin:], 206 if begin < len(content) else 416
         self.send_response(status)
+        if status == 206:
+            end = len(answer.content)
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{end}")
         self.send_header("Content-Length", str(len(content)))
         self.send_header("ETag", answer.version)
         self.end_headers()
@@ -211,6 +217,25 @@ def test_a_cut_download_goes_on_where_it_was(archive: Path, server: Server) -> N
     server.says(Answer(content, cut=500), Answer(content, cut=100), Answer(content))
     assert get(server.address).read_bytes() == content
     assert [asked for _, asked in server.asked] == [None, "bytes=500-", "bytes=600-"]
+
+
+@pytest.mark.parametrize("longer", [b"", b"and what an older file had"])
+def test_a_part_that_was_whole_already_begins_anew(archive: Path, server: Server, longer: bytes) -> None:
+    """Killed between the last byte and the new name: the server has no more to send, and says 416."""
+    content = archive.read_bytes()
+    server.says(Answer(content, cut=500), Answer(content, cut=0), Answer(content, cut=0))
+    with pytest.raises(UserError):
+        get(server.address)
+    [part] = Path("d").rglob("*.part")
+    part.write_bytes(content + longer)
+    server.says(Answer(content))
+    assert get(server.address).read_bytes() == content
+
+
+def test_a_server_that_calls_the_whole_a_part_is_understood(archive: Path, server: Server) -> None:
+    content = archive.read_bytes()
+    server.says(Answer(content, cut=500), Answer(content, from_start=True))
+    assert get(server.address).read_bytes() == content
 
 
 def test_after_three_cuts_it_ends_and_the_next_start_goes_on(archive: Path, server: Server) -> None:

@@ -95,6 +95,40 @@ def test_new_scenes_cost_only_themselves(mine: Path, monkeypatch: pytest.MonkeyP
     assert [path.name for path in read] == ["trip-a_f9.mask.png"]
 
 
+@pytest.mark.parametrize(
+    "order", ["{name}/{sequence}", "{name}@{sequence}", "{sequence}/{sequence}_{name}", "{name}/{name}-{sequence}"]
+)
+def test_parts_pair_in_any_order_and_may_come_twice(mine: Path, order: str) -> None:
+    for path in list((mine / "truth").iterdir()):
+        trip, name = path.name.removesuffix(".mask.png").rsplit("_", 1)
+        moved = mine / "gt" / f"{order.format(name=name, sequence=trip)}.png"
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(moved)
+    scenes = through(settings(masks=f"gt/{order}.png"))
+    assert [(scene.split, scene.sequence) for scene in scenes] == [("train", "trip-a")] * 3 + [("val", "trip b")] * 3
+
+
+def test_recordings_without_masks_are_in_test_and_get_no_label(mine: Path) -> None:
+    for number in range(2):
+        path = mine / "rec" / "trip-c" / f"f{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (32, 24)).save(path)
+    scenes = through(settings(unlabelled="rec/trip-c/{name}.jpg", expect={"train": 3, "val": 3, "test": 2}))
+    assert [(scene.split, scene.label) for scene in scenes if scene.label is None] == [("test", None)] * 2
+    assert len(scenes) == 8
+
+
+def test_a_file_that_was_replaced_is_what_is_read(mine: Path) -> None:
+    """As editors save: a new file under the old name. What fetch left must show the new one."""
+    through(settings())
+    fresh = mine / "truth" / "fresh.png"
+    Image.new("RGB", (32, 24), ROAD).save(fresh)
+    fresh.replace(mine / "truth" / "trip-a_f0.mask.png")
+    remap.run(settings(), "folder")
+    scenes = read_index(Path("data/remapped/folder/index.csv"))
+    assert not np.asarray(Image.open(scenes[0].label)).any(), "road alone, class 0"
+
+
 def test_a_sequence_never_straddles_two_splits(mine: Path) -> None:
     """By fractions, of 40 drives: about as many as asked, and each stays where it was when others come."""
     for number in range(40):
@@ -158,5 +192,5 @@ def test_what_params_cannot_mean_is_refused(changes: dict[str, Any]) -> None:
 
 def test_a_folder_that_is_not_described() -> None:
     config = segnet.settings(data__sources=["folder"])
-    with pytest.raises(UserError, match=r"data\.sources names folder, but params\.yaml's sources\.folder says nothing"):
+    with pytest.raises(UserError, match=r"params\.yaml's sources\.folder says nothing: describe it there"):
         fetch.run(config, "folder")

@@ -171,8 +171,8 @@ def test_a_timing_is_stale_by_its_own_code_and_not_by_a_sisters(monkeypatch, mod
 
 
 def test_unknown_network_names_what_there_is(counted):
-    with pytest.raises(UserError, match="no network 'unet' to time: choose from enet"):
-        timings.table(["unet"], 5, 24, 32, FORMS)
+    with pytest.raises(UserError, match="no network 'resnet' to time: choose from enet"):
+        timings.table(["resnet"], 5, 24, 32, FORMS)
 
 
 def test_an_unstable_row_over_the_budget_is_timed_again_and_the_best_is_kept(counted, monkeypatch):

@@ -37,12 +37,17 @@ SCENES = {
     "bdd100k": (6, 3, 0),
 }
 MASKS = {
-    "camvid": "/CamVid/trainannot/",
-    "cityscapes": "_gtFine_labelIds.png",
-    "kitti": "training/semantic/",
-    "mapillary": "/v1.2/labels/",
-    "bdd100k": "/masks/train/",
+    "camvid": "/CamVid/{split}annot/",
+    "cityscapes": "gtFine/{split}/",
+    "kitti": "training/semantic/",  # 000000_10 to 000002_10: all of them train
+    "mapillary": "training/v1.2/labels/",
+    "bdd100k": "/masks/{split}/",
 }
+LABELLED = [
+    *(("camvid", split) for split in ("train", "val", "test")),
+    *((source, "train") for source in ("cityscapes", "kitti", "mapillary", "bdd100k")),
+    ("bdd100k", "val"),
+]
 OTHER = {"cityscapes": ("instanceIds", 1), "kitti": ("instance", 1), "bdd100k": ("colormaps", 1)}
 
 
@@ -53,19 +58,20 @@ def settings(*names: str, space: str, **sections: object):
     return segnet.settings(data__sources=list(names), data__space=space, data__mirror=str(MIRROR), **given)
 
 
-def raw_masks(source: str) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, ids as Pillow reads them) of the training masks in the mirror's archives."""
+def raw_masks(source: str, split: str = "train") -> Iterator[tuple[str, np.ndarray]]:
+    """(name, ids as Pillow reads them) of a split's masks in the mirror's archives."""
+    part, end = MASKS[source].format(split=split), "_labelIds.png" if source == "cityscapes" else ".png"
     for path in sorted((MIRROR / source).glob("*.zip")):
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
-                if MASKS[source] in member and member.endswith(".png"):
+                if part in member and member.endswith(end):
                     yield Path(member).stem, np.asarray(Image.open(io.BytesIO(archive.read(member))))
 
 
-def counted(source: str, space: str) -> np.ndarray:
-    """Pixels of each class in the training masks."""
+def counted(source: str, space: str, split: str = "train") -> np.ndarray:
+    """Pixels of each class in a split's masks."""
     total = np.zeros(256, np.int64)
-    for _, ids in raw_masks(source):
+    for _, ids in raw_masks(source, split):
         for raw, pixels in zip(*np.unique(ids, return_counts=True), strict=True):
             train = TO_19[source](int(raw))
             if space == "camvid11":
@@ -92,22 +98,28 @@ def test_each_source_is_counted_as_by_hand(source: str) -> None:
             tuple([scene.split for scene in scenes].count(split) for split in ("train", "val", "test"))
             == SCENES[source]
         )
-        expected = counted(source, space)
-        rows = pd.read_csv("data/profile/classes.csv").query("split == 'train'")
-        assert rows["pixels"].tolist() == expected[:classes].tolist()
-        areas = sum(scene.height * scene.width for scene in scenes if scene.split == "train")
-        assert expected.sum() == areas, "every pixel was counted"
+        for of, split in LABELLED:
+            if of == source:
+                expected = counted(source, space, split)
+                rows = pd.read_csv("data/profile/classes.csv").query(f"split == '{split}'")
+                assert rows["pixels"].tolist() == expected[:classes].tolist()
+                there = [scene for scene in scenes if scene.split == split]
+                assert expected.sum() == sum(scene.height * scene.width for scene in there), "every pixel was counted"
+                sizes = sorted(ids.shape for _, ids in raw_masks(source, split))
+                assert sorted((scene.height, scene.width) for scene in there) == sizes
 
 
-def test_all_five_together() -> None:
-    config = settings(*SCENES, space="cityscapes19")
+@pytest.mark.parametrize(("space", "classes"), [("cityscapes19", 19), ("camvid11", 11)])
+def test_all_five_together(space: str, classes: int) -> None:
+    config = settings(*SCENES, space=space)
     for source in SCENES:
         fetch.run(config, source)
         remap.run(config, source)
     profile.run(config)
-    expected = sum(counted(source, "cityscapes19") for source in SCENES)
-    rows = pd.read_csv("data/profile/classes.csv").query("split == 'train'")
-    assert rows["pixels"].tolist() == expected[:19].tolist()
+    found = pd.read_csv("data/profile/classes.csv")
+    for split in ("train", "val", "test"):
+        expected = sum(counted(source, space, split) for source, of in LABELLED if of == split)
+        assert found.query(f"split == '{split}'")["pixels"].tolist() == np.asarray(expected)[:classes].tolist()
     scenes = pd.read_csv("data/profile/scenes.csv")
     assert scenes.groupby("source").size().to_dict() == {name: sum(numbers) for name, numbers in SCENES.items()}
 
@@ -122,13 +134,3 @@ def test_the_other_encoding_of_a_source_gives_the_same_masks(source: str) -> Non
     fetch.run(other, source)
     remap.run(other, source)
     assert [scene.label_sha256 for scene in read_index(Path(f"data/remapped/{source}/index.csv"))] == first
-
-
-def test_sizes_are_the_files_own() -> None:
-    config = settings("mapillary", space="cityscapes19")
-    fetch.run(config, "mapillary")
-    remap.run(config, "mapillary")
-    sizes = {name: ids.shape for name, ids in raw_masks("mapillary")}
-    scenes = read_index(Path("data/remapped/mapillary/index.csv"))
-    assert {scene.image.stem: (scene.height, scene.width) for scene in scenes} == sizes
-    assert len(set(sizes.values())) > 1

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,11 @@ def test_what_is_waived_by_name_passes_and_is_reported_with_its_reason(
     assert re.search(r"void share +waived +3  ", printed) and "validation waives void share: " in printed
 
 
+def test_a_waiver_that_lets_nothing_pass_is_named(project: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    validate.run(segnet.settings(validate={"void_share": 0.35, "waive": {"void share": {"gone": "it was dark"}}}))
+    assert "nothing of 'void share' is called like 'gone' (params.yaml, validate.waive)" in capsys.readouterr().out
+
+
 def test_nearest_and_odd_equal_naive_loops() -> None:
     random = np.random.default_rng(0)
     table = pd.DataFrame(
@@ -291,3 +297,30 @@ def test_the_real_mirror_passes_with_its_leaks_named(tmp_path: Path, monkeypatch
     leaks = report()["sequence"]
     assert (leaks["passed"], leaks["offenders"], leaks["waived_in_all"]) == (True, [], 2)
     assert [str(leak)[:6] for leak in np.atleast_1d(leaks["waived"])] == ["0001TP", "0016E5"]
+
+
+def test_a_source_out_of_domain_asks_for_no_class_and_stops_no_training(project: Config, workspace: Path) -> None:
+    """KITTI could show a wall, which camvid's training never does; a bad mask of KITTI's is said, and waived."""
+    names = ["camvid", "kitti"]
+    config = segnet.settings(
+        sources__camvid={"archive": "mine.zip"},
+        data__sources=names,
+        data__weights={"kitti": 0},
+        data__space="cityscapes19",
+    )
+    with zipfile.ZipFile("kitti.zip", "w") as archive:
+        for name in ("000150_10", "000151_10"):
+            image, ids = segnet.pair(9, np.zeros((12, 24), np.uint8))
+            archive.writestr(f"training/image_2/{name}.png", segnet.png(image))
+            archive.writestr(f"training/semantic/{name}.png", segnet.png(ids))
+    kitti = config.sources.kitti.model_copy(update={"archive": Path("kitti.zip"), "expect": None})
+    config = config.model_copy(update={"sources": config.sources.model_copy(update={"kitti": kitti})})
+    for name in names:
+        fetch.run(config, name)
+        remap.run(config, name)
+    profile.run(config)
+    validate.run(config)
+    checks = report()
+    assert checks["class in train"]["passed"] and checks["class in val and test"]["passed"]
+    waived = [one for one in checks["void share"]["waived"] if "kitti" in str(one)]
+    assert len(waived) == 2 and "never trained on" in str(waived[0])

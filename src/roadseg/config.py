@@ -150,6 +150,8 @@ class Folder(Section):
     """Pattern of the images' paths under `root`."""
     masks: str
     """Pattern of the masks' paths under `root`."""
+    unlabelled: str | None = None
+    """Pattern of images that have no masks: they are in test and get predictions, whatever `images` says of them."""
     encoding: Literal["index", "palette", "colour", "instance1000", "instance256"]
     """How a mask says its class; see roadseg/scenes/masks.py."""
     space: str
@@ -169,8 +171,8 @@ class Folder(Section):
 
     @model_validator(mode="after")
     def _pairs(self) -> "Folder":
-        for key in ("images", "masks"):
-            if "{name}" not in getattr(self, key):
+        for key in ("images", "masks", "unlabelled"):
+            if "{name}" not in (getattr(self, key) or "{name}"):
                 raise ValueError(
                     f"`{key}` (={getattr(self, key)!r}) must hold {{name}}, by which images find their masks"
                 )

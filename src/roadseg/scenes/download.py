@@ -88,10 +88,19 @@ def is_web(place: str) -> bool:
 def _check(name: str, archive: Archive, path: Path, settings: Shipped) -> None:
     expected = settings.sha256.get(archive.file)
     if expected and (found := pooch.file_hash(str(path), alg="sha256")) != expected:
+        gone = forget(path)
         raise UserError(
             f"{path} has SHA-256 {found}, not the one in sources.{name}.sha256 of params.yaml: fetch it again, or "
-            "correct the checksum"
+            f"correct the checksum{gone}"
         )
+
+
+def forget(path: Path) -> str:
+    """Removes an archive that is not what it should be, where it was downloaded, and says so; else says nothing."""
+    if not path.is_relative_to(paths.state("downloads", "")):
+        return ""
+    path.unlink(missing_ok=True)
+    return "; what was downloaded is removed"
 
 
 def _download(url: str, archive: Archive, downloads: Path, login: str | None, help_: str) -> Path:
@@ -151,8 +160,12 @@ class _Resuming:
         with session.get(
             url, stream=True, timeout=TIMEOUT_S, headers=headers | {"Accept-Encoding": "identity"}
         ) as reply:
+            if begun and reply.status_code == requests.codes.requested_range_not_satisfiable:
+                self.part.unlink()  # it was whole, or is longer than what is there now
+                self._fetch(session, url, progress, task)
+                return
             reply.raise_for_status()
-            goes_on = reply.status_code == requests.codes.partial_content
+            goes_on = begun > 0 and reply.headers.get("Content-Range", "").startswith(f"bytes {begun}-")
             size = int(reply.headers.get("Content-Length", 0))
             _need_room(self.part.parent, size)
             total = size + (begun if goes_on else 0)

@@ -26,7 +26,7 @@ def read_ids(path: Path) -> np.ndarray:
 def size(path: Path) -> tuple[int, int]:
     """(height, width) in pixels, from the file's head alone."""
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:
             return image.height, image.width
     except BROKEN as error:
         raise _broken(path, error) from None

@@ -10,6 +10,7 @@ from roadseg import paths
 from roadseg.config import Config
 from roadseg.errors import UserError
 from roadseg.scenes import sources
+from roadseg.scenes.index import ELSEWHERE
 
 
 def read(name: str) -> pd.DataFrame:
@@ -34,6 +35,7 @@ def scene_table() -> pd.DataFrame:
     table["nearest"], partners = nearest_across_splits(table)
     table["alike"] = table["image"].to_numpy(object)[partners]
     table.loc[partners < 0, "alike"] = None
+    table["reason"] = np.where(table["split"] == ELSEWHERE, "out of domain: scored, never trained on", "")
     for name in ("brightness", "blur"):
         table[f"{name}_odd"] = table.groupby("source")[name].transform(oddness)
     return table
@@ -75,8 +77,7 @@ def oddness(values: pd.Series) -> pd.Series:
 
 
 def split_table(scenes: pd.DataFrame) -> pd.DataFrame:
-    """A row a split: its labelled scenes, how its class shares drift from training's, its largest share of void."""
-    void = scenes.groupby("split")["void_share"].max()
+    """A row a split: its labelled scenes, and how its class shares drift from training's."""
     labelled = scenes[scenes["label"].notna()]["split"].value_counts()
     shares = read("classes.csv").pivot_table(index="class_id", columns="split", values="share")
 
@@ -85,14 +86,22 @@ def split_table(scenes: pd.DataFrame) -> pd.DataFrame:
         there = split in shares and "train" in shares and shares[split].sum() > 0
         return round(float((shares[split] - shares["train"]).abs().sum() / 2), 4) if there else 0.0
 
-    rows = [(split, int(labelled.get(split, 0)), drift(split), void.get(split)) for split in sources.SPLITS]
-    return pd.DataFrame(rows, columns=["where", "labelled", "drift", "void"])
+    rows = [(split, int(labelled.get(split, 0)), drift(split)) for split in sources.SPLITS]
+    return pd.DataFrame(rows, columns=["where", "labelled", "drift"])
+
+
+def drawn_table(scenes: pd.DataFrame) -> pd.DataFrame:
+    """A row a source and labelled split, those out of domain as well: the largest share of void of any mask."""
+    labelled = scenes[scenes["label"].notna()]
+    table = labelled.groupby(["split", "source"], sort=False)["void_share"].max().rename("void").reset_index()
+    return table.assign(where=table["split"] + " of " + table["source"])
 
 
 def sequence_table(config: Config, scenes: pd.DataFrame) -> pd.DataFrame:
     """A row a sequence: how many splits it is in, why that may be so, and the first image of each."""
     rows = []
-    for (source, sequence), group in scenes.groupby(["source", "sequence"]):
+    ours = scenes[scenes["source"].isin(config.data.trained)]  # where nothing is trained on, nothing leaks
+    for (source, sequence), group in ours.groupby(["source", "sequence"]):
         counts = group["split"].value_counts()
         splits = [
             *(split for split in sources.SPLITS if split in counts),
@@ -110,15 +119,16 @@ def straddles(config: Config, source: str, sequence: str) -> str:
     what = sources.get(config, source)
     reasons = [what.straddling[sequence]] if sequence in what.straddling else []
     if what.blocks:
-        reasons.append(f"blocks: val is its tail, and training keeps {what.blocks.gap} frames away")
+        reasons.append(f"blocks: val is its tail, and {what.blocks.gap} frames lie between splits")
     return "; ".join(reasons)
 
 
 def class_table(config: Config) -> pd.DataFrame:
-    """classes.csv without what may be missing: classes waived by name, and those that no source's table leads to."""
+    """classes.csv without what may be missing: classes waived by name, and those that no table of a source that
+    is trained on leads to."""
     table = read("classes.csv")
     space = sources.space_of(config)
-    tables = (space.table(sources.get(config, name).labels(paths.RAW / name)) for name in config.data.sources)
+    tables = (space.table(sources.get(config, name).labels(paths.RAW / name)) for name in config.data.trained)
     never = set.intersection(*(set(table.absent) for table in tables))
     table = table[~table["class_name"].isin(never | set(config.validate_.classes_absent))].copy()
     table["where"] = table["class_name"] + " in " + table["split"]

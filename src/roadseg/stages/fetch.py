@@ -4,7 +4,7 @@ Reads archives by hand, from a mirror or from the official address (`roadseg.sce
 checked against the source's own lists and the numbers of scenes in params.yaml.
 """
 
-import shutil
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +36,7 @@ def run(config: Config, source: str) -> None:
             origin = _unpack(config, source, what, settings, folder)
         try:
             counts = Counter(scene.split for scene in what.scan(folder))
-            what.labels(folder)
+            sources.space_of(config).table(what.labels(folder))
         except UserError as error:  # said of the place where it will be, and of where it came from
             raise UserError(f"{origin}: {error}".replace(f"{folder}/", "")) from None
         if isinstance(settings, Shipped | Folder):
@@ -49,32 +49,25 @@ def _unpack(config: Config, name: str, source: Source, settings: Shipped, folder
     downloads = paths.state("downloads", name)
     found = download.get(name, source, settings, config.data.mirror_address(), downloads)
     for what, path in found:
-        archive.unpack(path, what, folder)
+        try:
+            archive.unpack(path, what, folder)
+        except UserError as error:
+            raise UserError(f"{error}{download.forget(path)}") from None
     return ", ".join(str(path) for _, path in found)
 
 
 def _link(settings: Folder, folder: Path) -> Path:
-    """Links a person's own files into `folder` (copies, where that is another disk), and returns where they are."""
+    """Links a person's own files into `folder`, and returns where they are."""
     root = paths.of_home(settings.root)
     if not root.is_dir():
         raise UserError(f"{root} (params.yaml, sources.folder.root) is no folder: mend the path")
     for path in sources.folder.files(settings, root):
         place = folder / path.relative_to(root)
         place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            place.hardlink_to(path.resolve())
-        except OSError:
-            _copy(path, place)
+        place.symlink_to(path.resolve())  # so that a file that is replaced is seen, by DVC too
+        if not os.access(place, os.R_OK):
+            raise UserError(f"{path} cannot be read: make it readable")
     return root
-
-
-def _copy(path: Path, place: Path) -> None:
-    try:
-        shutil.copyfile(path, place)
-    except OSError as error:
-        raise UserError(
-            f"{path} could not be copied ({error.strerror or error}): make it readable, and make room"
-        ) from None
 
 
 def _compare(source: str, settings: Shipped | Folder, counts: Counter[str], origin: str) -> None:
@@ -83,7 +76,7 @@ def _compare(source: str, settings: Shipped | Folder, counts: Counter[str], orig
         if counts[split] != expected:
             raise UserError(
                 f"{origin}: {counts[split]} {split} scenes instead of {expected} (params.yaml, "
-                f"sources.{source}.expect.{split}): get the whole archive, or correct the number; `expect: null` takes "
+                f"sources.{source}.expect.{split}): get the whole archive, or correct the number; `expect: {{}}` takes "
                 "what is there"
             )
     if not sum(counts.values()):

@@ -13,7 +13,7 @@ and says how many. A sequence in several splits is critical; the source's own re
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ def run(config: Config) -> None:
         found = check(checks.suites(config, scenes, shares), folder / "docs", config.validate_.waive)
         _write(folder, found, scenes, space)
         findings.show(found, DOCS / offenders.PAGE)
+        for check_, part in _idle(found, config.validate_.waive):
+            print(f"validation: nothing of {check_!r} is called like {part!r} (params.yaml, validate.waive): remove it")
         if failing := [finding for finding in found if finding.result == "FAILS"]:
             shutil.rmtree(paths.VALIDATION, ignore_errors=True)  # the stage fails, and its report still takes its place
             folder.replace(paths.VALIDATION)
@@ -53,6 +55,14 @@ def run(config: Config) -> None:
         # Takes its place after all else, and only where the stage ends well.
         if not experiment():
             shares.to_csv(running.aside(accepted.path_of(config)), index_label="class_name")
+
+
+def _idle(found: Sequence[Finding], waive: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+    """The waivers that let nothing pass."""
+    for one in found:
+        for part in waive.get(one.check, {}):
+            if not any(part in offender.where for offender in one.waived):
+                yield one.check, part
 
 
 def _known(config: Config, space: LabelSpace) -> None:

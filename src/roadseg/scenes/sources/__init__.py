@@ -29,7 +29,7 @@ def get(config: Config, name: str) -> Source:
     if name not in SOURCES:
         raise UserError(f"source {name!r} is unknown (data.sources in params.yaml); valid: {', '.join(SOURCES)}")
     if (settings := getattr(config.sources, name)) is None:
-        raise UserError(f"data.sources names {name}, but params.yaml's sources.{name} says nothing: describe it there")
+        raise UserError(f"params.yaml's sources.{name} says nothing: describe it there, as README.md shows")
     return SOURCES[name](settings)
 
 

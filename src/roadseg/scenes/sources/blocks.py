@@ -8,7 +8,7 @@ official val is scored beside them, as a split of its own.
 import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,8 @@ def scenes(source: Source, folder: Path) -> list[RawScene]:
 
 
 def divide(scenes: Sequence[RawScene], share: float, gap: int) -> list[RawScene]:
-    """The scenes in their new splits, without the training scenes that are nearer than `gap` frames to a held-out one.
+    """The scenes in their new splits, without those that are too near: training scenes less than `gap` frames from a
+    held-out one, and val scenes less than that from one of test or of the official val.
 
     Val is the last `share` (rounded) of each training sequence. UserError where a scene of such a sequence has no frame
     number, and where no sequence is long enough.
@@ -37,18 +38,14 @@ def divide(scenes: Sequence[RawScene], share: float, gap: int) -> list[RawScene]
         raise UserError(
             f"blocks: none of {len(training)} training sequences is long enough for a tail of {share:g}: raise `share`"
         )
-    divided, held = [], defaultdict(list)
+    divided = []
     for scene in scenes:
         split = "val" if scene.split == "train" and scene.name in tails else scene.split
         divided.append(replace(scene, split=OFFICIAL if scene.split == "val" else split))
-        if scene.sequence in training and divided[-1].split != "train":
-            held[scene.sequence].append(_frame(scene))
-    frames = {sequence: sorted(found) for sequence, found in held.items()}
-    return [
-        scene
-        for scene in divided
-        if scene.split != "train" or _distance(_frame(scene), frames.get(scene.sequence, [])) >= gap
-    ]
+    reported = _frames(divided, {"test", OFFICIAL}, set(training))
+    apart = [one for one in divided if one.split != "val" or _distance(one, reported) >= gap]
+    held = _frames(apart, {"val", "test", OFFICIAL}, set(training))
+    return [one for one in apart if one.split != "train" or _distance(one, held) >= gap]
 
 
 def described(before: Sequence[RawScene], after: Sequence[RawScene]) -> str:
@@ -72,7 +69,17 @@ def _frame(scene: RawScene) -> int:
     return scene.frame
 
 
-def _distance(frame: int, held: Sequence[int]) -> float:
-    """Frames to the nearest of `held`, which is sorted."""
-    place = bisect_left(held, frame)
-    return min((abs(frame - other) for other in held[max(0, place - 1) : place + 1]), default=math.inf)
+def _frames(scenes: Sequence[RawScene], splits: set[str], sequences: set[str]) -> dict[str, list[int]]:
+    """The frames of these splits in each of these sequences, sorted."""
+    found: dict[str, list[int]] = {sequence: [] for sequence in sequences}
+    for scene in scenes:
+        if scene.split in splits and scene.sequence in sequences:
+            found[scene.sequence].append(_frame(scene))
+    return {sequence: sorted(frames) for sequence, frames in found.items()}
+
+
+def _distance(scene: RawScene, frames: Mapping[str, Sequence[int]]) -> float:
+    """Frames to the nearest of `frames` of the scene's own sequence."""
+    others, frame = frames[scene.sequence], _frame(scene)
+    place = bisect_left(others, frame)
+    return min((abs(frame - other) for other in others[max(0, place - 1) : place + 1]), default=math.inf)

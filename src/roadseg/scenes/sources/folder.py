@@ -38,8 +38,7 @@ def source(settings: Folder) -> Source:
 def found(root: Path, pattern: str, key: str) -> dict[Path, re.Match[str]]:
     """The files under `root` that match a pattern, in order. UserError naming the key where there is none, and a name
     that no list can hold."""
-    pieces = re.split(r"(\{name\}|\{sequence\}|\*\*|\*)", pattern)
-    expression = re.compile("".join(PARTS.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
+    expression = re.compile(_expression(pattern), re.DOTALL)
     below = (path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file())
     matches = {root / name: match for name in below if (match := expression.fullmatch(name))}
     if not matches:
@@ -52,6 +51,16 @@ def found(root: Path, pattern: str, key: str) -> dict[Path, re.Match[str]]:
     return matches
 
 
+def _expression(pattern: str) -> str:
+    """The pattern as a regular expression; a part that comes twice must be the same both times."""
+    found: list[str] = []
+    seen: set[str] = set()
+    for piece in re.split(r"(\{name\}|\{sequence\}|\*\*|\*)", pattern):
+        found.append(f"(?P={piece[1:-1]})" if piece in seen else PARTS.get(piece, re.escape(piece)))
+        seen |= {piece} & {"{name}", "{sequence}"}
+    return "".join(found)
+
+
 def files(settings: Folder, root: Path) -> list[Path]:
     """What belongs to the data set under the user's own folder: images, masks and the lists of splits."""
     listed = [root / name for name in settings.split.lists.values()]
@@ -60,16 +69,20 @@ def files(settings: Folder, root: Path) -> list[Path]:
     images, masks = found(root, settings.images, "images"), found(root, settings.masks, "masks")
     if both := sorted(images.keys() & masks.keys()):
         raise UserError(f"{both[0]} is an image and a mask by params.yaml, sources.folder: mend `images` or `masks`")
-    return [*images, *masks, *listed]
+    alone = found(root, settings.unlabelled, "unlabelled") if settings.unlabelled else {}
+    return [*dict.fromkeys([*images, *masks, *alone]), *listed]
 
 
 def scan(folder: Path, settings: Folder) -> Iterator[RawScene]:
     """The scenes, each in its split. UserError for an image or a mask without the other, and a scene in no split."""
+    alone = found(folder, settings.unlabelled, "unlabelled") if settings.unlabelled else {}
     images, masks = found(folder, settings.images, "images"), found(folder, settings.masks, "masks")
-    known = images | masks
+    images = {path: match for path, match in images.items() if path not in alone}
+    known = images | masks | alone
 
     def key(path: Path) -> str:
-        return "/".join(value for value in known[path].groupdict().values() if value)
+        parts = known[path].groupdict()
+        return "/".join(filter(None, (parts.get("sequence"), parts["name"])))
 
     paired = pairs(images, masks, key, key)
     split_of = _splits(folder, settings, [(name, _sequence(known[image])) for name, image, _ in paired])
@@ -81,6 +94,10 @@ def scan(folder: Path, settings: Folder) -> Iterator[RawScene]:
     scenes = [
         RawScene(split_of[name], name.replace("/", "_"), image, mask, sequence(name, image), _frame(known[image]))
         for name, image, mask in paired
+    ]
+    scenes += [
+        RawScene("test", f"unlabelled_{key(image).replace('/', '_')}", image, None, sequence(key(image), image))
+        for image in alone
     ]
     return iter(sorted(scenes, key=lambda scene: SPLITS.index(scene.split)))
 

@@ -1,0 +1,83 @@
+"""The contract of every registered network, and its counts beside the published ones."""
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from docs import zoo
+from roadseg import nets
+from roadseg.nets import counts
+from roadseg.nets.published import PUBLISHED
+
+EVERY = pytest.mark.parametrize("name", nets.NETS)
+CLASSES = 5
+LIGHT = 15e6
+"""Parameters up to which a network is trained and compared here; larger ones share their code with a smaller one."""
+
+
+def shapes(name: str) -> nn.Module:
+    """The network without numbers: torch's meta device computes shapes alone."""
+    with torch.device("meta"):
+        return nets.build(name, CLASSES)
+
+
+def seeded(name: str) -> nn.Module:
+    torch.manual_seed(3)
+    return nets.build(name, CLASSES)
+
+
+LIGHT_ONES = [name for name in nets.NETS if counts.parameters(shapes(name)) < LIGHT]
+
+
+def images(batch: int, height: int, width: int) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@EVERY
+@pytest.mark.parametrize("size", [(360, 480), (375, 1242), (65, 97)])
+def test_logits_have_the_inputs_size_and_training_heads_come_after(name: str, size: tuple[int, int]) -> None:
+    net, image = shapes(name), torch.empty(2, 3, *size, device="meta")
+    assert net.eval()(image).shape == (2, CLASSES, *size)
+    main, *heads = net.train()(image)
+    assert main.shape == (2, CLASSES, *size)
+    assert len(heads) == len(getattr(net, "heads", ()))
+    for head in heads:
+        assert head.shape[0] == 2 and head.shape[1] in (1, CLASSES)
+        assert all(small <= full for small, full in zip(head.shape[2:], size, strict=True))
+
+
+@pytest.mark.parametrize("name", LIGHT_ONES)
+def test_finite_gradients_reach_every_parameter_and_a_seed_gives_the_same_again(name: str) -> None:
+    net, again = seeded(name), seeded(name)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in net.state_dict().items())
+    sum(output.square().mean() for output in net(images(2, 72, 104))).backward()
+    unreached = [key for key, one in net.named_parameters() if one.grad is None or not one.grad.abs().sum() > 0]
+    assert unreached == []
+    assert all(parameter.grad.isfinite().all() for parameter in net.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("name", LIGHT_ONES)
+def test_what_is_saved_says_the_same_in_another_layout_and_nearly_in_bfloat16(name: str) -> None:
+    net, other = seeded(name).eval(), nets.build(name, CLASSES).eval()
+    other.load_state_dict(load(save({key: value.contiguous() for key, value in net.state_dict().items()})))
+    image = images(1, 65, 97)
+    with torch.inference_mode():
+        expected = net(image)
+        found = other.to(memory_format=torch.channels_last)(image.contiguous(memory_format=torch.channels_last))
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = net(image).float()
+    largest = expected.abs().max().item()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * largest)
+    assert (rough - expected).abs().mean().item() < 0.05 * largest
+
+
+def test_everything_registered_is_published_somewhere() -> None:
+    assert set(nets.NETS) <= set(PUBLISHED)
+
+
+@EVERY
+def test_counts_are_the_published_ones_or_say_why_not(name: str) -> None:
+    known = PUBLISHED[name]
+    further = zoo.differences(known, *zoo.counted(name))
+    assert bool(further) == bool(known.differs), f"{name}: {further}, {zoo.counted(name)} against {known}"
