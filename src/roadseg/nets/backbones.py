@@ -74,7 +74,8 @@ def resnet(depth: int, output_stride: int = 32, *, stem: bool = False) -> Backbo
     kind, depths = RESNETS[depth]
     channels = (64, 128, 256, 512) if kind == "basic" else (256, 512, 1024, 2048)
     outputs = ["stem", *STAGES] if stem else STAGES
-    config = ResNetConfig(layer_type=kind, depths=list(depths), hidden_sizes=list(channels), out_features=outputs)
+    sizes: dict[str, Any] = {"depths": list(depths), "hidden_sizes": list(channels), "out_features": outputs}
+    config = ResNetConfig(layer_type=kind, **sizes)
     model = ResNetBackbone(config)
     _dilate(model.encoder.stages, output_stride)
     return Backbone(model, (64, *channels) if stem else channels, f"microsoft/resnet-{depth}")
@@ -108,7 +109,8 @@ def swin_tiny() -> Backbone:
     segmentation; these norms are not part of the ImageNet weights."""
     from transformers import SwinBackbone, SwinConfig
 
-    model = SwinBackbone(SwinConfig(out_features=STAGES))
+    outputs: dict[str, Any] = {"out_features": STAGES}
+    model: Any = SwinBackbone(SwinConfig(**outputs))
     model.swin.layernorm = nn.Identity()  # the classifier's: nothing here reads it, no gradient would reach it
     return Backbone(model, (96, 192, 384, 768), "microsoft/swin-tiny-patch4-window7-224")
 
