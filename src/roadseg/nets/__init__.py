@@ -52,7 +52,7 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "deeplabv3_r18": partial(DeepLabV3, depth=18),
     "deeplabv3_r50": partial(DeepLabV3, depth=50),
     "deeplabv3_r101": partial(DeepLabV3, depth=101),
-    "deeplabv3plus_r18": partial(DeepLabV3Plus, depth=18),
+    "deeplabv3plus_r18": partial(DeepLabV3Plus, depth=18, output_stride=16),
     "deeplabv3plus_r50": partial(DeepLabV3Plus, depth=50),
     "deeplabv3plus_r101": partial(DeepLabV3Plus, depth=101),
     "pspnet_r18": partial(PSPNet, depth=18),

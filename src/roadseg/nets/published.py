@@ -39,7 +39,9 @@ ATTENTION = (
     "A counts layers alone; torch's counter has the two products of attention as well. Without them ours are within "
     "1 % (tests/test_nets_segformer.py)."
 )
-EXTRA_LAYER = "theirs has a 3x3 convolution of 256 channels and its norm (590,336 parameters) after ASPP, which the paper has not."
+EXTRA_LAYER = (
+    "theirs has a 3x3 convolution of 256 channels and its norm (590,336 parameters) after ASPP; the paper has none."
+)
 SECOND_STAGE = "theirs pools the second stage's features; the paper the last one's."
 WIDER = "its last 3x3 convolution has 1024 channels, twice the paper's, and it counts the training head."
 
