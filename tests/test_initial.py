@@ -46,7 +46,7 @@ def test_of_another_label_space_only_the_classifiers_start_anew_and_all_are_name
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("models/x.pt", r"train\.initial \(='models/x\.pt'\) must be random, imagenet or a \.safetensors file"),
+        ("models/x.pt", r"train\.initial \(='models/x\.pt'\) must be random, imagenet, imagenet:FOLDER or a \.saf"),
         ("gone.safetensors", r"gone\.safetensors \(params\.yaml, train\.initial\) is not there"),
         ("text.safetensors", r"text\.safetensors \(train\.initial\) is no safetensors file"),
         ("other.safetensors", r"holds no weight that fits FastSCNN: it is of another network"),
@@ -60,6 +60,21 @@ def test_a_wrong_source_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError, match=says) as caught:
         initial.load(net(), source)
     assert "\n" not in str(caught.value)
+
+
+def test_imagenets_weights_of_a_folder_fill_the_backbone_and_the_rest_is_named(tmp_path: Path) -> None:
+    """Random weights stand in for the published ones; transformers' own code writes and reads them."""
+    theirs = net("linknet_r18", seed=5)
+    theirs.backbone.model.save_pretrained(tmp_path / "resnet-18")
+    fresh, untouched = net("linknet_r18", seed=6), net("linknet_r18", seed=6)
+    lines = initial.load(fresh, f"imagenet:{tmp_path}")
+    inside = {key for key in fresh.state_dict() if key.startswith("backbone.")}
+    assert {line.split(":")[0] for line in lines} == set(fresh.state_dict()) - inside
+    for key, value in fresh.state_dict().items():
+        expected = theirs if key in inside else untouched
+        assert torch.equal(value, expected.state_dict()[key]), key
+    with pytest.raises(UserError, match=r"resnet-18"):
+        initial.load(fresh, f"imagenet:{tmp_path / 'nowhere'}")
 
 
 def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ import yaml
 from roadseg.errors import UserError
 
 IGNORE = 255
+STRANGE = 254
+"""What an id that no table has becomes for a moment; so a label space has 254 classes at most."""
 VOID = "void"
 """How raw labels of a person's own call what is ignored; no class has this name."""
 UNKNOWN = -1
@@ -63,8 +65,9 @@ class Table:
         the values.
         """
         unknown = self.lut < 0
-        strange = cv2.LUT(ids, unknown.astype(np.uint8))
-        if cv2.countNonZero(strange) > tolerate:
+        train = cv2.LUT(ids, np.where(unknown, STRANGE, self.lut).astype(np.uint8))
+        strange = train == STRANGE
+        if (count := np.count_nonzero(strange)) > tolerate:
             values, counts = np.flatnonzero(unknown), np.bincount(ids.ravel(), minlength=256)[unknown]
             listed = ", ".join(f"{value} ({n} px)" for value, n in zip(values, counts, strict=True) if n)
             known = np.flatnonzero(~unknown)
@@ -72,7 +75,9 @@ class Table:
                 f"{where}: label id {listed} is not in the raw labels {self.raw} (ids {known.min()} to {known.max()}): "
                 "restore the mask; where the defect is known, allow so many pixels by the source's `tolerate`"
             )
-        return cv2.LUT(ids, np.where(unknown, IGNORE, self.lut).astype(np.uint8))
+        if count:
+            train[strange] = IGNORE
+        return train
 
 
 @dataclass(frozen=True)
@@ -145,8 +150,8 @@ def _space(path: Path) -> LabelSpace:
     try:
         rows, given = content["classes"], content.get("from") or {}
         classes = tuple(str(row["name"]) for row in rows)
-        if not 0 < len(classes) <= IGNORE or len(set(classes)) < len(classes):
-            raise UserError(f"it has {len(classes)} classes, {len(set(classes))} of them different: 1 to 255")
+        if not 0 < len(classes) <= STRANGE or len(set(classes)) < len(classes):
+            raise UserError(f"it has {len(classes)} classes, {len(set(classes))} of them different: 1 to {STRANGE}")
         colours: tuple[Colour, ...] = tuple(tuple(int(value) for value in row["colour"]) for row in rows)  # type: ignore[misc]
         via = {s: {m: tuple(ts) for m, ts in taken.items()} for s, taken in (content.get("via") or {}).items()}
         mixed = dict(content.get("mixed") or {})

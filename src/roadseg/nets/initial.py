@@ -1,8 +1,8 @@
 """What a network starts from: random weights, ImageNet's in its backbone, or another training's.
 
-`train.initial` in params.yaml: `random`, `imagenet`, or the path of a .safetensors file, such as the one that export
-leaves beside a model. A file of another label space fits but for the classifiers. Whatever is not loaded is listed, of
-either side: nothing is dropped silently.
+`train.initial` in params.yaml: `random`, `imagenet`, `imagenet:FOLDER`, or the path of a .safetensors file, such as the
+one that export leaves beside a model. A file of another label space fits but for the classifiers. Whatever is not
+loaded is listed, of either side: nothing is dropped silently.
 """
 
 import hashlib
@@ -24,19 +24,20 @@ def load(net: nn.Module, source: str) -> list[str]:
     """
     if source == RANDOM:
         return []
-    if source == IMAGENET:
-        return _imagenet(net)
+    if source.split(":")[0] == IMAGENET:
+        return _imagenet(net, source.removeprefix(IMAGENET).removeprefix(":"))
     return _file(net, Path(source))
 
 
 def digest(source: str) -> str:
     """What `source` stands for today, for the name of a training: a file's SHA-256, else the word itself."""
-    if source in (RANDOM, IMAGENET):
+    if source == RANDOM or source.split(":")[0] == IMAGENET:
         return source
     return hashlib.sha256(_existing(Path(source)).read_bytes()).hexdigest()
 
 
-def _imagenet(net: nn.Module) -> list[str]:
+def _imagenet(net: nn.Module, folder: str) -> list[str]:
+    """`folder`: of folders called like the backbones on the hub, resnet-18 and so on; empty is the hub itself."""
     from roadseg.nets.backbones import Backbone, load_imagenet
 
     backbones = {name: module for name, module in net.named_modules() if isinstance(module, Backbone)}
@@ -45,7 +46,10 @@ def _imagenet(net: nn.Module) -> list[str]:
             f"train.initial: imagenet: {type(net).__name__} has no backbone with published weights; leave this network "
             "out of search.networks, or set train.initial: random"
         )
-    lines = [f"{name}.{line}" for name, backbone in backbones.items() for line in load_imagenet(backbone)]
+    lines = []
+    for name, backbone in backbones.items():
+        source = Path(folder, backbone.hub.rsplit("/", 1)[-1]) if folder else None
+        lines += [f"{name}.{line}" for line in load_imagenet(backbone, source)]
     inside = tuple(f"{name}." for name in backbones)
     rest = [name for name in net.state_dict() if not name.startswith(inside)]
     return sorted([*lines, *(f"{name}: not in a backbone, starts at random" for name in rest)])
@@ -76,7 +80,9 @@ def _file(net: nn.Module, path: Path) -> list[str]:
 
 def _existing(path: Path) -> Path:
     if path.suffix != ".safetensors":
-        raise UserError(f"train.initial (={str(path)!r}) must be {RANDOM}, {IMAGENET} or a .safetensors file")
+        raise UserError(
+            f"train.initial (={str(path)!r}) must be {RANDOM}, {IMAGENET}, {IMAGENET}:FOLDER or a .safetensors file"
+        )
     if not path.is_file():
         raise UserError(f"{path} (params.yaml, train.initial) is not there: mend the path")
     return path
