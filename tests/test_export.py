@@ -65,7 +65,7 @@ def test_preprocessing_inside_the_graph_is_the_textbooks(tiny, engine):
 def light(name: str) -> bool:
     """Whether it is small enough to be exported in every test run; bench/zoo.py does it for all."""
     with torch.device("meta"):
-        return counts.parameters(nets.build(name, 5)) < 15e6
+        return counts.parameters(nets.build(name, 5)) < 9e6
 
 
 @pytest.mark.parametrize("name", filter(light, nets.NETS))

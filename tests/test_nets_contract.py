@@ -12,7 +12,7 @@ from roadseg.nets.published import PUBLISHED
 
 EVERY = pytest.mark.parametrize("name", nets.NETS)
 CLASSES = 5
-LIGHT = 15e6
+LIGHT = 9e6
 """Parameters up to which a network is trained and compared here; larger ones share their code with a smaller one."""
 
 
