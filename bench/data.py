@@ -99,15 +99,18 @@ def child(folder: Path, scenes: int, cores: int) -> dict[str, float]:
         begun = time.perf_counter()
         remap.run(given, "folder")
         remapped = time.perf_counter()
+        inside = sum(files.values())
         place(folder, scenes - MORE, scenes)
         added = time.perf_counter()
         remap.run(given, "folder")
         again = time.perf_counter()
+        files.update(dict.fromkeys(files, 0.0))
         profile.run(given)
         ended = time.perf_counter()
+        inside += sum(files.values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     first = (remapped - begun) * scenes / (scenes - MORE)
-    share = sum(files.values()) / (ended - added + remapped - begun)
+    share = inside / (remapped - begun + ended - again)
     return {"remap": first, "profile": ended - again, "more": again - added, "peak": peak, "files": share}
 
 

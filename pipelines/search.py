@@ -14,7 +14,7 @@ from pipelines import runs, server
 from roadseg import tracking
 from roadseg.config import Config, read
 from roadseg.errors import reported
-from roadseg.stages import search
+from roadseg.stages import registered, search
 from roadseg.stages.stage import Stage, stage
 from roadseg.stages.training import Course
 
@@ -58,7 +58,7 @@ def run(config: Config, running: Stage) -> None:
 
 def main() -> None:
     with reported("search"), stage("search") as running:
-        config = read()
+        config = registered.pinned(read())
         search.check(config)
         with server.api():
             run(quote(config), quote(running))

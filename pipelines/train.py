@@ -11,7 +11,7 @@ from pipelines import runs, server
 from roadseg import tracking
 from roadseg.config import Config, read
 from roadseg.errors import reported
-from roadseg.stages import train
+from roadseg.stages import registered, train
 from roadseg.stages.stage import Stage, stage
 from roadseg.stages.training import Course, Recipe
 from roadseg.tracking import Parent
@@ -45,7 +45,7 @@ def run(config: Config, running: Stage) -> None:
 
 def main() -> None:
     with reported("train"), stage("train") as running, server.api():
-        run(quote(read()), quote(running))
+        run(quote(registered.pinned(read())), quote(running))
 
 
 if __name__ == "__main__":

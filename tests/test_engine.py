@@ -83,7 +83,7 @@ def begin(total_steps: int = 12, **changes: Any) -> Training:
         "aux_weight": 0.4,
         "seed": 11,
     }
-    return engine.start(Net(), total_steps=total_steps, **settings | changes)
+    return engine.start(changes.pop("net", None) or Net(), total_steps=total_steps, **settings | changes)
 
 
 def fit(training: Training, pack: Any = None, every_steps: int = 3, **changes: Any) -> Iterator[Report]:

@@ -46,7 +46,7 @@ def test_of_another_label_space_only_the_classifiers_start_anew_and_all_are_name
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("models/x.pt", r"train\.initial \(='models/x\.pt'\) must be random, imagenet, imagenet:FOLDER or a \.saf"),
+        ("models/x.pt", r"train\.initial \(='models/x\.pt'\) must be random, imagenet, imagenet:FOLDER, a \.saf"),
         ("gone.safetensors", r"gone\.safetensors \(params\.yaml, train\.initial\) is not there"),
         ("text.safetensors", r"text\.safetensors \(train\.initial\) is no safetensors file"),
         ("other.safetensors", r"holds no weight that fits FastSCNN: it is of another network"),

@@ -178,6 +178,8 @@ def evaluated(**rights: float) -> None:
     entries = []
     for name, right in rights.items():
         model = brightest.write(paths.EXPORT / "finalists" / name / "model.onnx")
+        for file in ("weights.safetensors", "recipe.json"):
+            (model.parent / file).write_text(name)
         graph = onnx.load(model)
         graph.doc_string = name
         onnx.save(graph, model)

@@ -27,14 +27,23 @@ def made(folder: Path, note: str = "") -> Path:
     return folder
 
 
+def trained(folder: Path) -> Path:
+    """What a training leaves, as far as bytes go."""
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    (folder / "recipe.json").write_text("{}")
+    return folder
+
+
 @pytest.fixture
 def registered(mlflow_uri, unique, tmp_path, monkeypatch):
     """A model with two versions, the second of which reigns; the working directory is an empty one."""
     monkeypatch.delenv("ROADSEG_HOME", raising=False)
+    weights = trained(tmp_path / "trained")
     with tracking.open_registry() as registry:
         for number in (1, 2):
             folder = made(tmp_path / f"bundle{number}", note=f"number {number}")
-            version = registry.register(unique, folder, tags={}, description="why", run_id=None)
+            version = registry.register(unique, folder, weights, tags={}, description="why", run_id=None)
         registry.crown(version, {}, "the champion")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -113,7 +122,8 @@ def test_a_moved_project_gives_the_whole_bundle(tmp_path, monkeypatch):
     away.mkdir()
     monkeypatch.setenv("ROADSEG_HOME", str(before))
     with tracking.open_registry() as registry:
-        version = registry.register("seg", made(tmp_path / "bundle"), tags={}, description="", run_id=None)
+        bundle, weights = made(tmp_path / "bundle"), trained(tmp_path / "trained")
+        version = registry.register("seg", bundle, weights, tags={}, description="", run_id=None)
         registry.crown(version, {}, "")
     before.rename(after)
     monkeypatch.setenv("ROADSEG_HOME", str(after))

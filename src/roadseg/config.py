@@ -230,13 +230,30 @@ class Search(Section):
     """Which Optuna pruner stops hopeless trials; it counts in pixels seen."""
 
 
+class Distil(Section):
+    """Training that also imitates a trained network."""
+
+    teacher: str
+    """A .safetensors file with its recipe.json beside it, as export leaves them, or models:/NAME/VERSION; of the run's
+    own label space."""
+    loss: Literal["channel", "logit"] = "channel"
+    """A name from `roadseg.distillation.DISTILLATIONS`."""
+    weight: Annotated[float, Field(gt=0)] = 3.0
+    """Of that loss, beside the labels' own; 3 is Shu et al.'s for `channel` on logits."""
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    """Both networks' logits are divided by it; 4 is Shu et al.'s."""
+
+
 class Train(Section):
     epochs: Annotated[float, Field(gt=0)]
     """Of a finalist; see `search.epochs` for the unit."""
     batch: Positive
     """Whole scenes' worth of pixels in a batch; smaller crops make proportionally larger batches."""
     initial: str = "random"
-    """What networks start from: random, imagenet (in their backbones), or a .safetensors file that export left."""
+    """What networks start from: random, imagenet (in their backbones), a .safetensors file that export left, or a
+    registered model, models:/NAME/VERSION."""
+    distil: Distil | None = None
+    """None: the labels alone teach."""
     schedule: Literal["poly", "one_cycle"]
     """Learning-rate schedule, a name from `roadseg.schedules.SCHEDULES`."""
     weight_decay: Annotated[float, Field(ge=0)]

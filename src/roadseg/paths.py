@@ -20,6 +20,9 @@ EXPORT = Path("models/export")
 EVALUATE = Path("models/evaluate")
 PROMOTE = Path("models/promote")
 
+MODELS = "models:/"
+"""How a setting that names a registered model begins."""
+
 
 def home() -> Path:
     """The folder that holds mlflow/ and .state/: ROADSEG_HOME, else DVC_ROOT, else the working directory. Absolute."""
@@ -36,11 +39,19 @@ def state(*parts: str) -> Path:
     """A place under .state/ for what must survive a killed stage (never a DVC output). Its parent folder exists.
 
     Layout: locks/, errors/, downloads/, accepted/ (class shares), packs/ (decoded scenes), latency/, study/,
-    checkpoints/, champion/, remapped/ (masks by content).
+    checkpoints/, champion/, remapped/ (masks by content), registered/ (weights of registered models).
     """
     path = home().joinpath(".state", *parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def weights(source: str) -> Path:
+    """Where the weights lie that a setting names: a file's path, or models:/NAME/VERSION, which is copied under .state/
+    before training begins."""
+    if source.startswith(MODELS):
+        return state("registered", *source.removeprefix(MODELS).split("/"), "weights.safetensors")
+    return Path(source)
 
 
 def finalists(folder: Path) -> list[Path]:

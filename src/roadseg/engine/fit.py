@@ -57,6 +57,17 @@ class Report:
     """Spent training so far, over all resumed sessions; the consumer's own time is not counted."""
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network that training imitates."""
+
+    net: nn.Module
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """(student's logits, teacher's logits, target) -> scalar; see roadseg.distillation."""
+    weight: float
+    """Of that loss, beside the labels' own."""
+
+
 @dataclass
 class Training:
     """All that changes while a network trains, and what changes it. Made by `start`."""
@@ -69,6 +80,7 @@ class Training:
     schedule: Schedule
     learning_rate: float
     aux_weight: float
+    teacher: Teacher | None
     dtype: torch.dtype
     """Autocast's; float32 means none."""
     device: torch.device
@@ -118,19 +130,24 @@ def start(
     device: torch.device | str,
     total_steps: int,
     aux_weight: float = 0.0,
+    teacher: Teacher | None = None,
     seed: int,
 ) -> Training:
     """A fresh run of `total_steps` steps of AdamW (Loshchilov and Hutter 2019) on `net`, which is moved to `device`.
 
     `learning_rate` is the schedule's peak; `weight_decay` acts on weights of two and more dimensions, so not on biases
     and norms; `ema` is the decay of the weights' average; `precision` is a name of roadseg.engine.precision;
-    `aux_weight` weighs the loss of each auxiliary head (all that a training forward returns after its first output).
+    `aux_weight` weighs the loss of each auxiliary head (all that a training forward returns after its first output);
+    `teacher` is imitated by the main one, and moved to `device` too.
     """
     device = torch.device(device)
     dtype = resolve(precision, device)
     net = net.to(device)
-    if channels_last:
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if teacher:
+        teacher.net.to(device).eval().requires_grad_(False)
+    for one in (net, teacher.net) if teacher else (net,):
+        if channels_last:
+            one.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = [
         {"params": [p for p in net.parameters() if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in net.parameters() if p.ndim < 2], "weight_decay": 0.0},
@@ -144,6 +161,7 @@ def start(
         schedule=schedule,
         learning_rate=learning_rate,
         aux_weight=aux_weight,
+        teacher=teacher,
         dtype=dtype,
         device=device,
         channels_last=channels_last,
@@ -220,6 +238,8 @@ def _step(training: Training, batch: Batch) -> float:
     with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
         outputs = training.net(images)
     loss = _weigh(training.loss, outputs, target, training.aux_weight)
+    if training.teacher:
+        loss = loss + training.teacher.weight * _imitate(training, training.teacher, images, outputs, target)
     training.optimizer.zero_grad(set_to_none=True)
     training.scaler.scale(loss).backward()
     training.scaler.step(training.optimizer)
@@ -230,6 +250,16 @@ def _step(training: Training, batch: Batch) -> float:
         raise Diverged(f"training diverged: loss {value} at step {training.step}, learning rate {learning_rate:.3g}")
     training.step += 1
     return value
+
+
+def _imitate(
+    training: Training, teacher: Teacher, images: Tensor, outputs: Tensor | Sequence[Tensor], target: Tensor
+) -> Tensor:
+    """How far the main output is from the teacher's answer to the same images."""
+    with torch.no_grad(), torch.autocast(training.device.type, training.dtype, training.dtype != torch.float32):
+        answer = teacher.net(images)
+    main = outputs if isinstance(outputs, Tensor) else outputs[0]
+    return teacher.loss(main.float(), answer.float(), target)
 
 
 def _weigh(loss: Loss, outputs: Tensor | Sequence[Tensor], target: Tensor, aux_weight: float) -> Tensor:

@@ -1,8 +1,8 @@
 """What a network starts from: random weights, ImageNet's in its backbone, or another training's.
 
-`train.initial` in params.yaml: `random`, `imagenet`, `imagenet:FOLDER`, or the path of a .safetensors file, such as the
-one that export leaves beside a model. A file of another label space fits but for the classifiers. Whatever is not
-loaded is listed, of either side: nothing is dropped silently.
+`train.initial` in params.yaml: `random`, `imagenet`, `imagenet:FOLDER`, the path of a .safetensors file, such as the
+one that export leaves beside a model, or `models:/NAME/VERSION`, a registered model. Weights of another label space fit
+but for the classifiers. Whatever is not loaded is listed, of either side: nothing is dropped silently.
 """
 
 import hashlib
@@ -12,9 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from roadseg import paths
 from roadseg.errors import UserError
 
 RANDOM, IMAGENET = "random", "imagenet"
+KEY = "train.initial"
 
 
 def load(net: nn.Module, source: str) -> list[str]:
@@ -26,14 +28,14 @@ def load(net: nn.Module, source: str) -> list[str]:
         return []
     if source.split(":")[0] == IMAGENET:
         return _imagenet(net, source.removeprefix(IMAGENET).removeprefix(":"))
-    return _file(net, Path(source))
+    return _file(net, existing(source, KEY))
 
 
 def digest(source: str) -> str:
     """What `source` stands for today, for the name of a training: a file's SHA-256, else the word itself."""
     if source == RANDOM or source.split(":")[0] == IMAGENET:
         return source
-    return hashlib.sha256(_existing(Path(source)).read_bytes()).hexdigest()
+    return hashlib.sha256(existing(source, KEY).read_bytes()).hexdigest()
 
 
 def _imagenet(net: nn.Module, folder: str) -> list[str]:
@@ -57,7 +59,7 @@ def _imagenet(net: nn.Module, folder: str) -> list[str]:
 
 def _file(net: nn.Module, path: Path) -> list[str]:
     try:
-        theirs = load_file(_existing(path))
+        theirs = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} (train.initial) is no safetensors file: {' '.join(str(error).split())}") from None
     ours = net.state_dict()
@@ -78,13 +80,14 @@ def _file(net: nn.Module, path: Path) -> list[str]:
     return sorted(lines)
 
 
-def _existing(path: Path) -> Path:
+def existing(source: str, key: str) -> Path:
+    """The file of weights that the setting `key` names. Raises UserError where it is no such name, or not there."""
+    path = paths.weights(source)
     if path.suffix != ".safetensors":
-        raise UserError(
-            f"train.initial (={str(path)!r}) must be {RANDOM}, {IMAGENET}, {IMAGENET}:FOLDER or a .safetensors file"
-        )
+        words = f"{RANDOM}, {IMAGENET}, {IMAGENET}:FOLDER, " if key == KEY else ""
+        raise UserError(f"{key} (={source!r}) must be {words}a .safetensors file or models:/NAME/VERSION")
     if not path.is_file():
-        raise UserError(f"{path} (params.yaml, train.initial) is not there: mend the path")
+        raise UserError(f"{source} (params.yaml, {key}) is not there: mend the path")
     return path
 
 

@@ -92,7 +92,7 @@ def assess(
             "splits": {split: len(listed) for split, listed in scenes.items() if listed},
             "val": _how_val(config),
             "resolution": _resolution([scene for listed in scenes.values() for scene in listed], (height, width)),
-            "pretraining": "none" if recipe["initial"] == "random" else recipe["initial"],
+            "pretraining": _pretraining(recipe),
         },
     }
     return candidate, verdicts
@@ -104,6 +104,11 @@ def _by_source(
     """The scores of each source by itself: domains are not one split."""
     of = evaluation_report.facts_of(scenes, facts)["source"]
     return {name: described(matrices[(of == name).to_numpy()], space) for name in dict.fromkeys(of)}
+
+
+def _pretraining(recipe: dict[str, Any]) -> str:
+    before = "none" if recipe["initial"] == "random" else recipe["initial"]
+    return f"{before}; taught by {recipe['distil']['teacher']}" if recipe["distil"] else before
 
 
 def _how_val(config: Config) -> str:

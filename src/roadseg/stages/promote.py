@@ -157,7 +157,9 @@ def _register(
         "roadseg.device_id": form["certificate"]["device_id"],
         "roadseg.reason": decision.reason,
     }
-    made = registry.register(name, folder, tags={**provenance.tags(), **facts}, description=card, run_id=run_id)
+    trained = paths.EXPORT / "finalists" / entry["name"]
+    tags = {**provenance.tags(), **facts}
+    made = registry.register(name, folder, trained, tags=tags, description=card, run_id=run_id)
     reign = {"reason": decision.reason, "after": before.number if before else None}
     registry.crown(made, reign, f"Champion: version {made.number}. {decision.reason}.")
     return made

@@ -16,13 +16,14 @@ import torch
 
 from roadseg import closure, engine, losses, nets, paths, schedules
 from roadseg.config import Config
-from roadseg.engine import Training
+from roadseg.engine import Teacher, Training
 from roadseg.labels import LabelSpace
 from roadseg.metrics import Scores, scores
 from roadseg.nets import initial
 from roadseg.scenes import index, sources
 from roadseg.scenes.augment import MEAN, STD, crop_size
 from roadseg.scenes.pack import Pack, pack
+from roadseg.stages import teacher
 
 if TYPE_CHECKING:  # a training's key is a digest of what it imports, and records are no part of it
     from roadseg.tracking import Run
@@ -56,19 +57,22 @@ class Course:
     weights: tuple[float, ...]
     draws: tuple[float, ...]
     """How often each training scene is drawn, against 1."""
+    teacher: Teacher | None
     device: str
 
     @classmethod
     def open(cls, config: Config) -> "Course":
         """Packs the training and validation scenes (cached) and reads the class weights of the profile."""
         weights = json.loads((paths.PROFILE / "weights.json").read_text())
+        space = sources.space_of(config)
         return cls(
             config=config,
-            space=sources.space_of(config),
+            space=space,
             train=pack(index.labelled(config, "train"), long_side=config.train.long_side, own_labels=False),
             val=pack(index.labelled(config, "val"), long_side=config.train.long_side),
             weights=tuple(weights[config.train.class_weights]),
             draws=tuple(index.draws(config)),
+            teacher=teacher.load(config.train.distil, space) if config.train.distil else None,
             device="cuda" if torch.cuda.is_available() else "cpu",
         )
 
@@ -107,6 +111,7 @@ class Course:
             device=self.device,
             total_steps=engine.total_steps(pixels, self.batch_pixels, self.crop(recipe.crop)),
             aux_weight=nets.AUX_WEIGHT,
+            teacher=self.teacher,
             seed=seed,
         )
 
@@ -135,11 +140,12 @@ def key(config: Config, **protocol: Any) -> str:
     Code counts by `closure.digest`, so that a changed comment or docstring names the same training.
     """
     profile = [paths.PROFILE / "scenes.csv", paths.PROFILE / "weights.json"]
-    settings = config.train.model_dump(exclude={"epochs"})
+    settings = config.train.model_dump(exclude={"epochs": True, "initial": True, "distil": {"teacher"}})
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
     parts += [closure.digest([__name__]), torch.__version__, json.dumps(settings, sort_keys=True)]
     parts += [json.dumps([config.data.weights.get(name, 1.0) for name in config.data.trained])]
-    parts += [initial.digest(config.train.initial), str(config.seed), json.dumps(protocol, sort_keys=True)]
+    parts += [initial.digest(config.train.initial), teacher.digest(config.train.distil)]
+    parts += [str(config.seed), json.dumps(protocol, sort_keys=True)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
@@ -172,6 +178,7 @@ def describe(recipe: Recipe, course: Course, *, key: str, epochs: float, val: Sc
         "std": list(STD),
         "sources": list(course.config.data.trained),
         "initial": course.config.train.initial,
+        "distil": course.config.train.distil and course.config.train.distil.model_dump(),
         "val_miou": val.miou,
         "train_scenes": len(course.train),
     }

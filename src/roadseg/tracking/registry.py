@@ -27,7 +27,9 @@ from roadseg.errors import UserError
 
 CHAMPION = "champion"
 BUNDLE = "bundle"
-DIGEST = "roadseg.bundle_sha256"
+TRAINING = "training"
+"""Beside the bundle: what a later training starts from. Deployers do not get it."""
+DIGEST, WEIGHTS = "roadseg.bundle_sha256", "roadseg.weights_sha256"
 NEEDS = ("mlflow", "numpy", "onnxruntime", "pillow")
 DESCRIPTION_LENGTH = 5000
 """What MLflow's database keeps of a description, characters."""
@@ -47,6 +49,11 @@ class Version:
     def digest(self) -> str:
         """Of its bundle: the SHA-256 of SHA256SUMS, which names every other file."""
         return self.tags[DIGEST]
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of its weights.safetensors; empty where it was registered without."""
+        return self.tags.get(WEIGHTS, "")
 
     @property
     def uri(self) -> str:
@@ -87,14 +94,16 @@ class Registry:
             raise
         return _version(found, {str(found.version): tuple(found.aliases)})
 
-    def download(self, version: Version, folder: Path) -> None:
-        """Copy the version's bundle to `folder`, which must not exist. What came is not looked at: verify it."""
+    def download(self, version: Version, folder: Path, part: str = BUNDLE) -> None:
+        """Copy the version's bundle, or its training part, to `folder`, which must not exist. What came is not looked
+        at: verify it."""
         with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
             try:
                 # Not models:/NAME/NUMBER: MLflow would look that up in its default registry, a database in this folder.
                 place = self._client.get_model_version_download_uri(version.name, str(version.number))
+                inside = f"artifacts/{part}" if part == BUNDLE else part  # pyfunc's own layout
                 got = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{place}/artifacts/{BUNDLE}", dst_path=aside, tracking_uri=self.uri
+                    artifact_uri=f"{place}/{inside}", dst_path=aside, tracking_uri=self.uri
                 )
             except (MlflowException, OSError) as error:
                 raise UserError(f"{version.uri}: its files could not be copied from {self.uri}: {error}") from None
@@ -103,14 +112,16 @@ class Registry:
             shutil.move(got, folder)
 
     def register(
-        self, name: str, bundle: Path, *, tags: Mapping[str, str], description: str, run_id: str | None
+        self, name: str, bundle: Path, trained: Path, *, tags: Mapping[str, str], description: str, run_id: str | None
     ) -> Version:
         """Make a version of the bundle, with all its records. The same bundle is not registered twice.
 
-        description: markdown; the first 5000 characters are kept. run_id: of the run that the version's page links to.
+        trained: folder of the weights.safetensors and recipe.json that the bundle came from. description:
+        markdown; the first 5000 characters are kept. run_id: of the run that the version's page links to.
         """
         digest = hashlib.sha256((bundle / "SHA256SUMS").read_bytes()).hexdigest()
-        everything = {**tags, DIGEST: digest}
+        weights = hashlib.sha256((trained / "weights.safetensors").read_bytes()).hexdigest()
+        everything = {**tags, DIGEST: digest, WEIGHTS: weights}
         description = description[:DESCRIPTION_LENGTH]
         for version in self.versions(name):
             if version.tags.get(DIGEST) == digest:
@@ -120,7 +131,7 @@ class Registry:
                 return version
         if name not in self.names():
             self._client.create_registered_model(name)
-        model_id = self._upload(name, bundle, run_id)
+        model_id = self._upload(name, bundle, trained, run_id)
         made = self._client.create_model_version(
             name,
             f"models:/{model_id}",
@@ -150,8 +161,8 @@ class Registry:
         tags = self._client.get_registered_model(name).tags
         return [json.loads(tags[key]) for key in sorted(tags) if key.startswith("reign.")]
 
-    def _upload(self, name: str, bundle: Path, run_id: str | None) -> str:
-        """Log the bundle as a pyfunc model and return the logged model's id."""
+    def _upload(self, name: str, bundle: Path, trained: Path, run_id: str | None) -> str:
+        """Log the bundle as a pyfunc model, what it was trained to beside it, and return the logged model's id."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow's, about type hints of its own agents and of an array
             import mlflow.pyfunc
@@ -177,6 +188,9 @@ class Registry:
                     pip_requirements=[f"{package}=={installed(package)}" for package in NEEDS],
                     mlflow_model=Model(run_id=run_id, model_id=logged.model_id),
                 )
+            (folder / TRAINING).mkdir()
+            for file in ("weights.safetensors", "recipe.json"):
+                shutil.copy(trained / file, folder / TRAINING / file)
             self._client.log_model_artifacts(logged.model_id, str(folder))
         self._client.finalize_logged_model(logged.model_id, "READY")
         return str(logged.model_id)
