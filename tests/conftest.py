@@ -11,7 +11,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The whole line first: its files are the longest by far, and `make test` gives each file to one of two processes."""
+    """The whole line first: its files take longest, and `make test` gives each file to one of two processes."""
     items.sort(key=lambda item: not item.path.name.startswith("test_line"))
 
 

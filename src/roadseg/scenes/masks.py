@@ -21,9 +21,6 @@ from roadseg.scenes import png
 
 Encoding = Literal["index", "palette", "colour", "instance1000", "instance256"]
 
-EXACT = 1 << 24
-"""OpenCV's histogram counts in float32, which is exact up to here."""
-
 MODES: dict[str, tuple[str, ...]] = {
     "index": ("L",),
     "palette": ("P",),
@@ -65,11 +62,12 @@ def _ids_of_instances(values: np.ndarray, encoding: Encoding) -> np.ndarray:
 
 def _ids_of_colours(path: Path, colours: np.ndarray, raw: RawLabels, tolerate: int) -> np.ndarray:
     table, nothing = _colour_table(tuple(sorted((colour, i) for i, colour in raw.colours.items())))
-    packed = _packed(colours)
-    ids = np.take(table, packed)
+    packed, lengths = _runs(_packed(colours))
+    ids = table[packed]
     strange = ids == nothing
-    if (total := int(np.count_nonzero(strange))) > tolerate:
-        found, counts = np.unique(packed[strange], return_counts=True)
+    if (total := int(lengths[strange].sum())) > tolerate:
+        found, which = np.unique(packed[strange], return_inverse=True)
+        counts = np.bincount(which, weights=lengths[strange]).astype(np.int64)
         rows = sorted(zip(counts.tolist(), found.tolist(), strict=True), reverse=True)
         named = ", ".join(f"({c >> 16}, {c >> 8 & 255}, {c & 255}) ({n} px)" for n, c in rows[:3])
         more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
@@ -77,7 +75,7 @@ def _ids_of_colours(path: Path, colours: np.ndarray, raw: RawLabels, tolerate: i
             f"{path}: colour {named}{more} is not in the raw labels {raw.name}, {total} px in all: restore the mask; "
             "where the defect is known, allow so many pixels by the source's `tolerate`"
         )
-    return ids
+    return np.repeat(ids, lengths).reshape(colours.shape[:2])
 
 
 def _packed(colours: np.ndarray) -> np.ndarray:
@@ -88,12 +86,18 @@ def _packed(colours: np.ndarray) -> np.ndarray:
 
 def histogram(ids: np.ndarray) -> np.ndarray:
     """int64 [256]: how many pixels of uint8 HW ids have each value."""
-    rows = max(1, EXACT // max(ids.shape[1], 1))
-    counts = np.zeros(256, np.int64)
-    for top in range(0, ids.shape[0], rows):
-        strip = np.ascontiguousarray(ids[top : top + rows])
-        counts += cv2.calcHist([strip], [0], None, [256], [0, 256]).ravel().astype(np.int64)
-    return counts
+    values, lengths = _runs(ids)
+    return np.bincount(values, weights=lengths, minlength=256).astype(np.int64)
+
+
+def _runs(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of HW pixels row by row: the value of each run of equal ones, and its length. A mask has few runs, so that what
+    is done to each of them costs less than it would for each pixel."""
+    flat = pixels.ravel()
+    begins = np.ones(flat.size, bool)
+    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
+    places = np.flatnonzero(begins)
+    return flat[places], np.diff(places, append=flat.size)
 
 
 @lru_cache(maxsize=2)
