@@ -63,7 +63,14 @@ def finalist(root, name, network="enet"):
     folder = root / name
     folder.mkdir(parents=True)
     recipe = {"name": name, "network": network, "loss": "focal", "crop": 0.5, "learning_rate": 0.01, "training": "0123"}
-    recipe |= {"initial": "random", "space": SPACE.name, "mean": [0.5] * 3, "std": [0.25] * 3, "val_miou": 0.5}
+    recipe |= {
+        "initial": "random",
+        "distil": None,
+        "space": SPACE.name,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "val_miou": 0.5,
+    }
     (folder / "recipe.json").write_text(json.dumps(recipe))
     return folder
 

@@ -143,6 +143,19 @@ def zoo(
 
 
 @app.command()
+def overfit(
+    networks: Annotated[list[str] | None, typer.Argument(help="Networks; those of search.networks by default.")] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="Training scenes to learn by heart.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps at most.")] = 300,
+    goal: Annotated[float, typer.Option(min=0.0, max=1.0, help="mIoU that must be reached.")] = 0.9,
+) -> None:
+    """Before a long training: can the networks learn a few scenes by heart? If not, something is wrong."""
+    from roadseg.stages import overfit
+
+    overfit.run(read(), networks or (), scenes=scenes, steps=steps, goal=goal)
+
+
+@app.command()
 def data() -> None:
     """What data is there: scenes of each split, labelled or not, sizes, licence terms."""
     from roadseg.stages import inventory

@@ -205,6 +205,20 @@ def zoo(frame: pd.DataFrame, budget_ms: float) -> Figure:
     return figure
 
 
+def overfit(frame: pd.DataFrame, goal: float) -> Figure:
+    """Loss and mIoU of networks that learn a few scenes by heart: `frame` has network, step, loss and miou (0-1)."""
+    figure = _figure(9, 3.4)
+    panels = [("loss", "training loss"), ("miou", "mIoU of the scenes that are learnt")]
+    for position, (column, title) in enumerate(panels, start=1):
+        axes = _dressed(figure.add_subplot(1, 2, position), title, "step")
+        for name, rows, shade in _by_name(frame, "network"):
+            axes.plot(rows["step"], rows[column], color=shade, label=name, marker=".", markersize=4)
+    axes.axhline(goal, color=ACCENT, linestyle="--", linewidth=1.2, label=f"goal, {goal:.0%}")
+    _in_percent(axes)
+    _outside_legend(figure, axes)
+    return figure
+
+
 def staircase(frame: pd.DataFrame, score: str = "val_miou") -> pd.DataFrame:
     """The rows of `frame` that no other row beats: none is as fast (p95_ms) with a higher `score`. Fastest first."""
     ordered = frame.sort_values(["p95_ms", score], ascending=[True, False])

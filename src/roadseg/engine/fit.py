@@ -188,12 +188,14 @@ def fit(
     crop: tuple[int, int],
     report_every_pixels: int,
     draws: Sequence[float] | None = None,
+    augment: bool = True,
     workers: int = 1,
 ) -> Iterator[Report]:
     """Train from `training.step` to `training.total_steps`, yielding a Report about every `report_every_pixels`.
 
     batch_pixels: of one step, whatever the crop; the number of crops follows. crop: (height, width), pixels. draws: how
-    often each scene is drawn, against 1; None is 1 for all. workers: threads that draw crops. At each yield, the last
+    often each scene is drawn, against 1; None is 1 for all. augment: off, scenes of the crop's size come as they are.
+    workers: threads that draw crops. At each yield, the last
     one included, the state is whole and may be saved; nothing is left running when the consumer stops iterating. A
     resumed run must be given the same pack, batch, crop and draws.
 
@@ -201,7 +203,7 @@ def fit(
     """
     crops = crops_per_batch(batch_pixels, crop)
     step_pixels = crops * math.prod(crop)
-    batches = Batches(pack, crop=crop, crops=crops, seed=training.seed, draws=draws)
+    batches = Batches(pack, crop=crop, crops=crops, seed=training.seed, draws=draws, augment=augment)
     losses: list[float] = []
     clock = time.perf_counter()
     with closing(prefetch(batches, training.step, training.total_steps, workers=workers)) as stream:

@@ -26,13 +26,21 @@ class Batches:
 
     Crops are numbered through the run, and each pass takes every scene once, in an order of its own. A pass is an epoch
     only where crops are whole scenes. With `draws`, a scene comes draws[scene] times a pass on average: never once more
-    or less than that, rounded up or down, in a single pass (systematic sampling, Madow 1949).
+    or less than that, rounded up or down, in a single pass (systematic sampling, Madow 1949). Without `augment`, crops
+    are whole scenes as they are, which all must have the crop's size.
     """
 
     def __init__(
-        self, pack: Pack, *, crop: tuple[int, int], crops: int, seed: int, draws: Sequence[float] | None = None
+        self,
+        pack: Pack,
+        *,
+        crop: tuple[int, int],
+        crops: int,
+        seed: int,
+        draws: Sequence[float] | None = None,
+        augment: bool = True,
     ) -> None:
-        self.pack, self.crop, self.crops, self.seed = pack, crop, crops, seed
+        self.pack, self.crop, self.crops, self.seed, self.augment = pack, crop, crops, seed, augment
         self._until = np.cumsum(np.ones(len(pack)) if draws is None else np.asarray(draws, np.float64))
         if len(self._until) != len(pack):
             raise ValueError(f"`draws` has {len(self._until)} numbers for {len(pack)} scenes")
@@ -60,6 +68,8 @@ class Batches:
         image, label = self.pack[self.scene(i)]
         if label.shape != image.shape[:2]:
             label = cv2.resize(label, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        if not self.augment:
+            return image, label
         if not hasattr(self._of_thread, "augment"):
             self._of_thread.augment = augmenter(self.crop)
         seed = int(np.random.SeedSequence((self.seed, i)).generate_state(1)[0])

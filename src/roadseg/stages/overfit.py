@@ -1,0 +1,138 @@
+"""The check before a long training: a network that cannot learn a few scenes by heart will not learn a thousand.
+
+Four scenes (or another few) of the training split, without augmentation, until the mIoU of the classes that they show
+reaches the goal. It takes a minute or two and finds labels that do not fit their images, wrong class tables, learning
+rates that are far off and networks that are wired wrongly. Writes models/overfit/: overfit.csv and overfit.png.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from roadseg import engine, figures, losses, nets, schedules
+from roadseg.config import Config
+from roadseg.errors import StageFailure, UserError
+from roadseg.metrics import scores
+from roadseg.nets import initial
+from roadseg.scenes import index, masks, sources
+from roadseg.scenes.pack import Pack, pack
+from roadseg.stages.profile import class_weights
+
+LOOKS = 15
+"""How often the mIoU is looked at, at most."""
+EMA = 0.8
+"""A short average, for a short training."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How far a network is."""
+
+    step: int
+    loss: float
+    miou: float
+    """Of the classes that the scenes show, 0..1."""
+    seconds: float
+
+
+def run(
+    config: Config,
+    networks: Sequence[str] = (),
+    *,
+    scenes: int = 4,
+    steps: int = 300,
+    goal: float = 0.9,
+    out: Path = Path("models/overfit"),
+) -> None:
+    """Prints a line a network and writes `out`. Raises StageFailure naming those that stay below the goal."""
+    names = tuple(networks) or config.search.networks
+    for name in names:
+        if name not in nets.NETS:
+            raise UserError(f"there is no network {name!r}: choose from {', '.join(nets.NETS)}")
+    few, classes = chosen(config, scenes), len(sources.space_of(config).classes)
+    rows, below = [], []
+    with Progress() as progress:
+        for name in names:
+            bar = progress.add_task(name, total=steps)
+            looks = []
+            for look in learn(config, name, few, classes, steps=steps, goal=goal):
+                looks.append(look)
+                progress.update(bar, completed=look.step, description=f"{name}: mIoU {look.miou:.1%}")
+            last = looks[-1]
+            progress.remove_task(bar)
+            verdict = "learns" if last.miou >= goal else "does not learn"
+            said = f"{name} {verdict}: mIoU {last.miou:.1%} of {scenes} scenes after {last.step} steps"
+            progress.console.print(f"{said}, {last.seconds:.0f} s", markup=False)
+            rows += [{"network": name, "step": one.step, "loss": one.loss, "miou": one.miou} for one in looks]
+            below += [name] * (last.miou < goal)
+    out.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame(rows)
+    frame.to_csv(out / "overfit.csv", index=False)
+    figures.overfit(frame, goal).savefig(out / "overfit.png")
+    Console().print(f"{out / 'overfit.csv'}, {out / 'overfit.png'}", markup=False)
+    if below:
+        raise StageFailure(
+            f"overfit: {', '.join(below)} stayed below mIoU {goal:.0%} on {scenes} scenes: look at the scenes with "
+            "`roadseg show SOURCE`, at search.learning_rate, or give more --steps"
+        )
+
+
+def chosen(config: Config, scenes: int) -> Pack:
+    """So many scenes of the training split, spread over those of the commonest size, packed."""
+    listed = index.labelled(config, "train")
+    sizes = [(scene.height, scene.width) for scene in listed]
+    alike = [scene for scene, size in zip(listed, sizes, strict=True) if size == max(sizes, key=sizes.count)]
+    if len(alike) < scenes:
+        raise UserError(f"--scenes {scenes}: the train split has {len(alike)} scenes of one size")
+    places = np.linspace(0, len(alike) - 1, scenes).round().astype(int)
+    return pack([alike[place] for place in places], long_side=config.train.long_side, own_labels=False)
+
+
+def learn(
+    config: Config, network: str, few: Pack, classes: int, *, steps: int, goal: float, device: str | None = None
+) -> Iterator[Look]:
+    """Trains until the goal is reached or the steps are done, with a Look now and then. All scenes make one batch.
+
+    The loss is the search's first, with class weights of these scenes; the peak learning rate is the middle of the
+    search's range.
+    """
+    settings, rate = config.train, config.search.learning_rate
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    labels = [few[scene][1] for scene in range(len(few))]
+    counts = np.array([masks.histogram(label)[:classes] for label in labels])
+    weights = class_weights(counts, np.array([label.size for label in labels]))
+    torch.manual_seed(config.seed)
+    net = nets.build(network, classes)
+    initial.load(net, settings.initial)
+    training = engine.start(
+        net,
+        loss=losses.build(config.search.losses[0], weights[settings.class_weights]),
+        learning_rate=(rate.low * rate.high) ** 0.5,
+        weight_decay=0.0,  # learning by heart is the point
+        schedule=schedules.build("one_cycle"),
+        ema=EMA,
+        precision=settings.precision,
+        channels_last=settings.channels_last,
+        device=device,
+        total_steps=steps,
+        aux_weight=nets.AUX_WEIGHT,
+        seed=config.seed,
+    )
+    begun = time.perf_counter()
+    pixels = few.pixels * -(-steps // LOOKS)
+    reports = engine.fit(
+        training, few, batch_pixels=few.pixels, crop=few.size, report_every_pixels=pixels, augment=False
+    )
+    for report in reports:
+        matrices = engine.evaluate(training.ema.net, few, classes=classes, device=device)
+        miou = scores(matrices.sum(axis=0)).miou
+        yield Look(report.step, report.loss, miou, time.perf_counter() - begun)
+        if miou >= goal:
+            return
