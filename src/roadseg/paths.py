@@ -6,6 +6,7 @@ folder of a queued `dvc exp run` (DVC names it in DVC_ROOT).
 """
 
 import os
+import re
 from pathlib import Path
 
 from roadseg.errors import UserError
@@ -22,6 +23,11 @@ PROMOTE = Path("models/promote")
 
 MODELS = "models:/"
 """How a setting that names a registered model begins."""
+NAME = r"(?P<name>[^/:@.\s\x00-\x1f\x7f-\x9f][^/:@\x00-\x1f\x7f-\x9f\u2028\u2029]{0,254})"
+"""A registered model's name: one that MLflow takes (no slash, no colon), and that is safe as a folder's name."""
+NUMBER = r"(?P<number>[0-9]{1,9})"
+"""A version. The server fails on a number that its database cannot hold, and MLflow's client asks again for minutes."""
+VERSION = re.compile(f"{re.escape(MODELS)}{NAME}/{NUMBER}")
 
 
 def home() -> Path:
@@ -30,8 +36,14 @@ def home() -> Path:
 
 
 def of_home(path: Path) -> Path:
-    """A path that a person gave, which is relative to `home()`: in a project's own folder the path as it is."""
-    expanded = path.expanduser()
+    """A path that a person gave, which is relative to `home()`: in a project's own folder the path as it is.
+
+    Raises UserError where it begins with the home of a user that there is not.
+    """
+    try:
+        expanded = path.expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: this machine has no user {path.parts[0]}: write the path in full") from None
     return expanded if home() == Path.cwd() else home() / expanded
 
 
@@ -48,10 +60,16 @@ def state(*parts: str) -> Path:
 
 def weights(source: str) -> Path:
     """Where the weights lie that a setting names: a file's path, or models:/NAME/VERSION, which is copied under .state/
-    before training begins."""
-    if source.startswith(MODELS):
-        return state("registered", *source.removeprefix(MODELS).split("/"), "weights.safetensors")
-    return Path(source)
+    before training begins. Nothing is made.
+
+    Raises UserError where a registered model is named in another way: its parts become names of folders.
+    """
+    if not source.startswith(MODELS):
+        return of_home(Path(source))
+    found = VERSION.fullmatch(source)
+    if not found:
+        raise UserError(f"{source!r} must be models:/NAME/VERSION: a registered model's name, and a number")
+    return home() / ".state" / "registered" / found["name"] / found["number"] / "weights.safetensors"
 
 
 def finalists(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from roadseg import paths, tracking
 from roadseg.config import Config
 from roadseg.errors import UserError
 
-NAMED = re.compile(rf"{re.escape(paths.MODELS)}(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
+ALIAS = re.compile(rf"{re.escape(paths.MODELS)}{paths.NAME}@(?P<alias>[\w-]+)")
 
 
 def pinned(config: Config) -> Config:
@@ -33,23 +33,38 @@ def pinned(config: Config) -> Config:
 def _pinned(source: str, key: str) -> str:
     if not source.startswith(paths.MODELS):
         return source
-    found = NAMED.fullmatch(source)
-    if not found:
-        raise UserError(f"params.yaml: {key} (={source!r}) must be models:/NAME/VERSION or models:/NAME@ALIAS")
+    name, which = _parts(source, key)
     with tracking.open_registry(create=False) as registry:
-        version = registry.find(found["name"], found["number"] or found["alias"])
+        version = registry.find(name, which)
         if version is None:
-            have = ", ".join(str(one.number) for one in registry.versions(found["name"])) or "none"
-            raise UserError(f"params.yaml: {key}: {registry.uri} has no {source}; versions of {found['name']}: {have}")
+            have = ", ".join(str(one.number) for one in registry.versions(name)) or "none"
+            raise UserError(f"params.yaml: {key}: {registry.uri} has no {source}; versions of {name}: {have}")
         if not version.weights:
-            raise UserError(f"params.yaml: {key}: {version.uri} was registered without its weights: promote it again")
+            raise UserError(
+                f"params.yaml: {key}: {version.uri} was registered without its weights: train and promote anew"
+            )
         place = paths.weights(version.uri)
         if _digest(place) != version.weights:  # not here yet, or of another store's version of this number
             shutil.rmtree(place.parent, ignore_errors=True)
+            place.parent.parent.mkdir(parents=True, exist_ok=True)
             registry.download(version, place.parent, part="training")
             if _digest(place) != version.weights:
                 raise UserError(f"{version.uri}: its weights at {registry.uri} are not those that were registered")
     return version.uri
+
+
+def _parts(source: str, key: str) -> tuple[str, str]:
+    """The model's name, and its version's number or alias."""
+    if found := paths.VERSION.fullmatch(source):
+        return found["name"], found["number"]
+    found = ALIAS.fullmatch(source)
+    if not found:
+        raise UserError(f"params.yaml: {key} (={source!r}) must be models:/NAME/VERSION or models:/NAME@ALIAS")
+    if found["alias"].isdecimal():
+        raise UserError(
+            f"params.yaml: {key} (={source!r}): an alias is no number: write models:/{found['name']}/VERSION"
+        )
+    return found["name"], found["alias"]
 
 
 def _digest(path: Path) -> str:

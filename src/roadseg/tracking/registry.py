@@ -33,6 +33,8 @@ DIGEST, WEIGHTS = "roadseg.bundle_sha256", "roadseg.weights_sha256"
 NEEDS = ("mlflow", "numpy", "onnxruntime", "pillow")
 DESCRIPTION_LENGTH = 5000
 """What MLflow's database keeps of a description, characters."""
+LONGEST_NUMBER = 9
+"""Digits of a version's number; see roadseg.paths.NUMBER."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,11 @@ class Registry:
 
     def find(self, name: str, which: str = CHAMPION) -> Version | None:
         """The version of this alias or number, if there is one."""
+        is_number = which.isascii() and which.isdigit()
+        if is_number and len(which) > LONGEST_NUMBER:
+            return None
         try:
-            if which.isdigit():
+            if is_number:
                 found = self._client.get_model_version(name, which)
             else:
                 found = self._client.get_model_version_by_alias(name, which)
@@ -114,7 +119,8 @@ class Registry:
     def register(
         self, name: str, bundle: Path, trained: Path, *, tags: Mapping[str, str], description: str, run_id: str | None
     ) -> Version:
-        """Make a version of the bundle, with all its records. The same bundle is not registered twice.
+        """Make a version of the bundle, with all its records. The same bundle with the same weights is not registered
+        twice: what a version's tags say of its files, it holds.
 
         trained: folder of the weights.safetensors and recipe.json that the bundle came from. description:
         markdown; the first 5000 characters are kept. run_id: of the run that the version's page links to.
@@ -124,7 +130,7 @@ class Registry:
         everything = {**tags, DIGEST: digest, WEIGHTS: weights}
         description = description[:DESCRIPTION_LENGTH]
         for version in self.versions(name):
-            if version.tags.get(DIGEST) == digest:
+            if version.tags.get(DIGEST) == digest and version.weights == weights:
                 for key, value in everything.items():
                     self._client.set_model_version_tag(name, str(version.number), key, value)
                 self._client.update_model_version(name, str(version.number), description)
