@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from roadseg.errors import UserError
-from roadseg.nets.backbones import Backbone, load_imagenet, mit, resnet, swin_tiny
+from roadseg.nets.backbones import FILES, Backbone, load_imagenet, mit, resnet, swin_tiny
 
 META = torch.device("meta")
 
@@ -153,10 +153,44 @@ def test_a_weight_of_another_shape_stays_and_is_listed(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_there_are_described_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"run `hf download microsoft/resnet-18 --local-dir FOLDER`.*copy FOLDER here"):
+    with pytest.raises(
+        UserError, match=r"no hub was reached: .*`hf download microsoft/resnet-18 --local-dir FOLDER/res"
+    ):
         load_imagenet(resnet(18))
-    with pytest.raises(UserError, match=r"no model.safetensors or pytorch_model.bin in this folder: put those of nvid"):
+    with pytest.raises(
+        UserError, match=r"has neither model.safetensors nor pytorch_model.bin: .* download nvidia/mit-b"
+    ):
         load_imagenet(mit(0), tmp_path)
+    with pytest.raises(UserError, match=r"the folder .*typo is not there: .* download microsoft/resnet-18"):
+        load_imagenet(resnet(18), tmp_path / "typo")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "harm", [lambda _: b"", lambda whole: whole[:1000], lambda whole: whole[:-1000], lambda _: b"<html>no</html>"]
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, harm) -> None:
+    backbone = resnet(18)
+    if name == "model.safetensors":
+        backbone.model.save_pretrained(tmp_path)
+    else:
+        torch.save(backbone.model.state_dict(), tmp_path / name)
+    (tmp_path / name).write_bytes(harm((tmp_path / name).read_bytes()))
+    with pytest.raises(UserError, match=rf"/{name} is damaged \(.+\): remove it, and where there is a net") as caught:
+        load_imagenet(backbone, tmp_path)
+    assert "\n" not in str(caught.value) and "reached" not in str(caught.value)
+
+
+def test_a_damaged_file_of_the_hubs_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / "models--microsoft--resnet-18" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    (snapshot / "model.safetensors").write_bytes(b"short")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=rf"{snapshot}/model.safetensors is damaged"):
+        load_imagenet(resnet(18))
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:

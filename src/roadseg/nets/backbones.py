@@ -11,10 +11,13 @@ transformers is imported when a backbone is made: it takes a second.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from roadseg.errors import UserError
@@ -38,6 +41,9 @@ MITS = (
 """Channels and blocks of each stage of B0 to B5: Xie 2021, table 6."""
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""What weights are published in; the first is taken where there are both."""
 
 
 class Backbone(nn.Module):
@@ -126,27 +132,39 @@ def mit(size: int) -> Backbone:
     return MixTransformer(SegformerModel(config), channels, f"nvidia/mit-b{size}")
 
 
-def load_imagenet(backbone: Backbone, source: str | Path | None = None) -> list[str]:
+def library() -> str:
+    """The package that the backbones are written in, with its version: another version may compute something else."""
+    return f"transformers {version('transformers')}"
+
+
+def load_imagenet(backbone: Backbone, folder: Path | None = None) -> list[str]:
     """Puts published weights into `backbone`, in place, by transformers' own loading code.
 
-    `source`: a folder with config.json and model.safetensors, as `save_pretrained` writes it, or a name on the hub;
-    None is the backbone's own. Returns a line for every weight that was not loaded, sorted: those of the backbone that
-    stay as they are, and those of the file that have no place here (an ImageNet classifier's). Raises UserError where
-    there is no such file, or where nothing in it fits.
+    `folder`: holds model.safetensors, as `save_pretrained` writes it; None is the hub, or its cache on this machine. A
+    folder that is not there is never looked for on the hub. Returns a line for every weight that was not loaded,
+    sorted: those of the backbone that stay as they are, and those of the file that have no place here (an ImageNet
+    classifier's). Raises UserError where there is no such file, it is damaged, or nothing in it fits.
     """
-    origin = str(source or backbone.hub)
-    kind = type(backbone.model)
+    hub = backbone.hub
+    if folder is not None and not files(folder):
+        what = f"has neither {' nor '.join(FILES)}" if folder.is_dir() else "is not there"
+        raise UserError(f"the folder {folder} {what}: {_advice(hub)}")
+    origin = str(folder or hub)
     try:
         with _quiet():
-            loaded, info = kind.from_pretrained(
+            loaded, info = type(backbone.model).from_pretrained(
                 origin,
                 config=backbone.model.config,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        raise UserError(f"{_file(folder, hub)} is damaged ({_first(error)}): remove it, and {_advice(hub)}") from error
     except OSError as error:
-        raise UserError(_missing(origin, backbone.hub)) from error
+        if folder is not None:
+            raise UserError(f"{_file(folder, hub)} cannot be read ({_first(error)}): {_advice(hub)}") from error
+        raise UserError(f"the weights {hub} are not on this machine, and no hub was reached: {_advice(hub)}") from error
     stays = dict.fromkeys(info["missing_keys"], "not in the file, stays as it is")
     for name, theirs, ours in info["mismatched_keys"]:
         stays[name] = f"{tuple(theirs)} in the file, {tuple(ours)} here, stays as it is"
@@ -160,14 +178,31 @@ def load_imagenet(backbone: Backbone, source: str | Path | None = None) -> list[
     return sorted([*kept, *(f"{name}: in the file, has no place here" for name in without_place)])
 
 
-def _missing(origin: str, hub: str) -> str:
-    if Path(origin).is_dir():
-        return f"{origin}: no model.safetensors or pytorch_model.bin in this folder: put those of {hub} there"
+def files(folder: Path) -> list[Path]:
+    """Every file of published weights in `folder`, sorted; large ones come in parts."""
+    patterns = (f"{Path(name).stem}*{Path(name).suffix}" for name in FILES)
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
+
+
+def _first(error: BaseException) -> str:
+    """The first sentence of what a library said."""
+    return " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
+
+
+def _advice(hub: str) -> str:
+    name = hub.rsplit("/", 1)[-1]
     return (
-        f"the weights {origin!r} are neither a folder nor on this machine, and the hub was not reached: where there is "
-        f"a network run `hf download {hub} --local-dir FOLDER` (https://huggingface.co/{hub}), copy FOLDER here, and "
-        f"give its path"
+        f"where there is a network run `hf download {hub} --local-dir FOLDER/{name}` (https://huggingface.co/{hub}), "
+        "copy FOLDER here, and set train.initial: imagenet:FOLDER"
     )
+
+
+def _file(folder: Path | None, hub: str) -> Path:
+    """The file that transformers takes the weights from: in `folder`, or in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    places = [folder / name if folder else try_to_load_from_cache(hub, name) for name in FILES]
+    return next((Path(place) for place in places if isinstance(place, str | Path) and Path(place).exists()), Path(hub))
 
 
 @contextmanager

@@ -6,70 +6,151 @@ but for the classifiers. Whatever is not loaded is listed, of either side: nothi
 """
 
 import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
-from roadseg import paths
+from roadseg import closure, nets, paths
 from roadseg.errors import UserError
+from roadseg.nets import backbones
 
 RANDOM, IMAGENET = "random", "imagenet"
 KEY = "train.initial"
+OTHER = "name weights that export left"
 
 
 def load(net: nn.Module, source: str) -> list[str]:
-    """Puts the weights of `source` into `net`, in place. Returns a line for each weight that was not loaded, sorted.
+    """Puts the weights of `source` into `net`, in place. Returns a line for each weight that was not loaded and for
+    each kind of number that was cast, sorted.
 
-    Raises UserError where the source is unknown, is missing, or has nothing that fits.
+    Raises UserError where the source is unknown, is missing, is of another network, or holds no usable numbers.
     """
     if source == RANDOM:
         return []
-    if source.split(":")[0] == IMAGENET:
-        return _imagenet(net, source.removeprefix(IMAGENET).removeprefix(":"))
+    if source == IMAGENET:
+        return _imagenet(net, None)
+    if folder := _folder(source):
+        return _imagenet(net, folder)
     return _file(net, existing(source, KEY))
 
 
 def digest(source: str) -> str:
-    """What `source` stands for today, for the name of a training: a file's SHA-256, else the word itself."""
-    if source == RANDOM or source.split(":")[0] == IMAGENET:
+    """What `source` stands for today, for the name of a training: a file's SHA-256, that of a folder's files and what
+    reads them, else the word itself. The hub's own weights are taken to stay as they are."""
+    if source == RANDOM:
         return source
-    return hashlib.sha256(existing(source, KEY).read_bytes()).hexdigest()
+    if source == IMAGENET:
+        return f"{source} {backbones.library()}"
+    if folder := _folder(source):
+        if not folder.is_dir():
+            raise UserError(f"the folder {folder} (params.yaml, {KEY}) is not there: mend the path")
+        total = hashlib.sha256()
+        for path in sorted(file for inside in folder.iterdir() for file in backbones.files(inside)):
+            total.update(f"{path.relative_to(folder)} {_sha256(path)}\n".encode())
+        return f"{total.hexdigest()} {backbones.library()}"
+    return _sha256(existing(source, KEY))
 
 
-def _imagenet(net: nn.Module, folder: str) -> list[str]:
-    """`folder`: of folders called like the backbones on the hub, resnet-18 and so on; empty is the hub itself."""
-    from roadseg.nets.backbones import Backbone, load_imagenet
+def library(networks: Iterable[str]) -> str:
+    """The package, with its version, that computes part of these networks, for the name of a training; empty where all
+    are our own."""
+    needed = (closure.closure(nets.module_of(name), without=nets.__name__) for name in networks)
+    return backbones.library() if any(backbones.__name__ in modules for modules in needed) else ""
 
-    backbones = {name: module for name, module in net.named_modules() if isinstance(module, Backbone)}
-    if not backbones:
+
+def read(path: Path, where: str) -> dict[str, Tensor]:
+    """The file's weights by name. Raises UserError, which begins with `where`, where it is no such file."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{where} is no safetensors file: {' '.join(str(error).split())}") from None
+
+
+def cast(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Those of `theirs` that `ours` has in the same shape, as the same kind of number.
+
+    Raises UserError, which begins with `where`, where one is of whole numbers and the other is not, or one is not
+    finite: what was quantised or has diverged is nothing to start from.
+    """
+    fits = {}
+    for name, weight in theirs.items():
+        if name not in ours or weight.shape != ours[name].shape:
+            continue
+        if weight.is_floating_point() != ours[name].is_floating_point():
+            raise UserError(f"{where}: {name} is {_kind(weight)} and must be {_kind(ours[name])}: {OTHER}")
+        fits[name] = weight.to(ours[name].dtype)
+        if not fits[name].isfinite().all():
+            raise UserError(f"{where}: {name} holds values that are not finite: {OTHER}")
+    return fits
+
+
+def existing(source: str, key: str) -> Path:
+    """The file of weights that the setting `key` names. Raises UserError where it is no such name, or not there."""
+    try:
+        path = paths.weights(source)
+    except UserError as error:
+        raise UserError(f"params.yaml: {key}: {error}") from None
+    if path.suffix != ".safetensors":
+        words = f"{RANDOM}, {IMAGENET}, {IMAGENET}:FOLDER, " if key == KEY else ""
+        raise UserError(f"{key} (={source!r}) must be {words}a .safetensors file or models:/NAME/VERSION")
+    if not path.is_file():
+        raise UserError(f"{path} (params.yaml, {key}) is not there: mend the path")
+    return path
+
+
+def described(lines: list[str], most: int = 20) -> str:
+    """The lines for a screen: so many of them, then how many more."""
+    shown = [f"  {line}" for line in lines[:most]]
+    return "\n".join([*shown, *([f"  and {len(lines) - most} more"] if len(lines) > most else [])])
+
+
+def _folder(source: str) -> Path | None:
+    """FOLDER of imagenet:FOLDER, which holds folders called like the backbones on the hub, resnet-18 and so on."""
+    folder = source.removeprefix(f"{IMAGENET}:")
+    return paths.of_home(Path(folder)) if folder not in (source, "") else None
+
+
+def _imagenet(net: nn.Module, folder: Path | None) -> list[str]:
+    inside = {name: module for name, module in net.named_modules() if isinstance(module, backbones.Backbone)}
+    if not inside:
         raise UserError(
             f"train.initial: imagenet: {type(net).__name__} has no backbone with published weights; leave this network "
             "out of search.networks, or set train.initial: random"
         )
     lines = []
-    for name, backbone in backbones.items():
-        source = Path(folder, backbone.hub.rsplit("/", 1)[-1]) if folder else None
-        lines += [f"{name}.{line}" for line in load_imagenet(backbone, source)]
-    inside = tuple(f"{name}." for name in backbones)
-    rest = [name for name in net.state_dict() if not name.startswith(inside)]
+    for name, backbone in inside.items():
+        place = folder / backbone.hub.rsplit("/", 1)[-1] if folder else None
+        lines += [f"{name}.{line}" for line in backbones.load_imagenet(backbone, place)]
+        own = backbone.state_dict()
+        cast(own, own, f"{place or backbone.hub} (train.initial)")
+    prefixes = tuple(f"{name}." for name in inside)
+    rest = [name for name in net.state_dict() if not name.startswith(prefixes)]
     return sorted([*lines, *(f"{name}: not in a backbone, starts at random" for name in rest)])
 
 
 def _file(net: nn.Module, path: Path) -> list[str]:
-    try:
-        theirs = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} (train.initial) is no safetensors file: {' '.join(str(error).split())}") from None
-    ours = net.state_dict()
-    fits = {name: weight for name, weight in theirs.items() if name in ours and weight.shape == ours[name].shape}
-    if not any(weight.ndim > 1 for weight in fits.values()):
+    where = f"{path} (train.initial)"
+    theirs, ours = read(path, where), net.state_dict()
+    fits = cast(theirs, ours, where)
+    # Half of the weights, counted as people count them in a list: by size, one wide classifier or pyramid would outvote
+    # a whole backbone that fits. Scalars do not count: every batch norm has one, which fits whatever is of its name.
+    sought = [name for name, weight in ours.items() if weight.ndim]
+    found = sum(name in fits for name in sought)
+    if 2 * found < len(sought):
         raise UserError(
-            f"{path} (train.initial) holds no weight that fits {type(net).__name__}: it is of another network"
+            f"{where}: {found} of {len(sought)} weights of {type(net).__name__} are in the file, fewer than half: "
+            f"it is of {_network(path) or 'another network'}; name weights of this network, leave this network out "
+            "of search.networks, or set train.initial: random"
         )
     net.load_state_dict(fits, strict=False)
-    lines = [f"{name}: in the file, has no place here" for name in theirs.keys() - ours.keys()]
+    casts = Counter((_kind(theirs[name]), _kind(ours[name])) for name in fits)
+    lines = [f"{n} weights: {one} in the file, cast to {other}" for (one, other), n in casts.items() if one != other]
+    lines += [f"{name}: in the file, has no place here" for name in theirs.keys() - ours.keys()]
     for name in ours.keys() - fits.keys():
         size = (
             f"{tuple(theirs[name].shape)} in the file, {tuple(ours[name].shape)} here"
@@ -80,18 +161,19 @@ def _file(net: nn.Module, path: Path) -> list[str]:
     return sorted(lines)
 
 
-def existing(source: str, key: str) -> Path:
-    """The file of weights that the setting `key` names. Raises UserError where it is no such name, or not there."""
-    path = paths.weights(source)
-    if path.suffix != ".safetensors":
-        words = f"{RANDOM}, {IMAGENET}, {IMAGENET}:FOLDER, " if key == KEY else ""
-        raise UserError(f"{key} (={source!r}) must be {words}a .safetensors file or models:/NAME/VERSION")
-    if not path.is_file():
-        raise UserError(f"{source} (params.yaml, {key}) is not there: mend the path")
-    return path
+def _network(path: Path) -> str:
+    """The network that the recipe beside the weights names; empty where there is none."""
+    try:
+        recipe = json.loads((path.parent / "recipe.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(recipe.get("network", "")) if isinstance(recipe, dict) else ""
 
 
-def described(lines: list[str], most: int = 20) -> str:
-    """The lines for a screen: so many of them, then how many more."""
-    shown = [f"  {line}" for line in lines[:most]]
-    return "\n".join([*shown, *([f"  and {len(lines) - most} more"] if len(lines) > most else [])])
+def _kind(weight: Tensor) -> str:
+    return str(weight.dtype).removeprefix("torch.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
