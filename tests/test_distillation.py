@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from roadseg import distillation, engine, labels, nets
 from roadseg.config import Distil
@@ -20,6 +20,7 @@ from tests.test_engine import fit as engine_fit
 
 EVERY = pytest.mark.parametrize("name", DISTILLATIONS)
 CLASSES = 3
+CAMVID = labels.load("camvid11").classes
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -51,9 +52,11 @@ def naive(name: str, student: torch.Tensor, other: torch.Tensor, target: torch.T
     terms = []
     for b in range(2):
         inside = [(y, x) for scene, y, x in pixels if scene == b]
+        if not inside:
+            continue
         for c in range(CLASSES):
             theirs, mine = ([one[b, c, y, x] for y, x in inside] for one in (t, s))
-            terms.append(divergence(theirs, mine, temperature) if inside else 0.0)
+            terms.append(divergence(theirs, mine, temperature))
     return temperature**2 * sum(terms) / len(terms)
 
 
@@ -150,7 +153,18 @@ def test_what_export_left_teaches(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"classes": ["road"]}, r"knows the 1 classes of camvid11, and this run trains on camvid11: a teacher must"),
+        (
+            {"classes": ["road"]},
+            r"knows the 1 classes of camvid11, and this run trains on camvid11's 11: class 0 is road there and .* here",
+        ),
+        (
+            {"classes": [*CAMVID[:3], "x", *CAMVID[4:]]},
+            rf"camvid11's 11: class 3 is x there and {CAMVID[3]} here: a teach",
+        ),
+        ({"classes": [*CAMVID, "y"]}, r"knows the 12 classes of .*'s 11: class 11 is y there and nothing here"),
+        ({"classes": None}, r"no recipe\.json of ours lies beside it \(.*must have network, a name, and classes"),
+        ({"classes": "road"}, r"no recipe\.json of ours lies beside it"),
+        ({"network": ["enet"]}, r"no recipe\.json of ours lies beside it"),
         ({"network": "enet"}, r"does not hold the weights of enet"),
         ({"network": "nothing"}, r"there is no network 'nothing'"),
     ],
@@ -160,6 +174,48 @@ def test_a_teacher_that_does_not_fit_is_one_line(tmp_path: Path, changes: dict, 
     with pytest.raises(UserError, match=says) as caught:
         teacher.load(Distil(teacher=str(path)), labels.load("camvid11"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{}", "{"])
+def test_a_teacher_with_a_malformed_recipe_is_one_line(tmp_path: Path, text: str) -> None:
+    path = exported(tmp_path)
+    (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(UserError, match=r"teacher\): no recipe\.json of ours lies beside it \(.*copy export") as caught:
+        teacher.load(Distil(teacher=str(path)), labels.load("camvid11"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda weight: weight.fill_(torch.nan), "holds values that are not finite"),
+        (lambda weight: weight.to(torch.int8), "is int8 and must be float32"),
+    ],
+)
+def test_a_teacher_with_unusable_numbers_is_one_line(tmp_path: Path, harm, says: str) -> None:
+    path = exported(tmp_path)
+    weights = load_file(path)
+    name = next(name for name, weight in weights.items() if weight.ndim > 1)
+    save_file(weights | {name: harm(weights[name])}, path)
+    with pytest.raises(UserError, match=rf"distil\.teacher\): {name} {says}"):
+        teacher.load(Distil(teacher=str(path)), labels.load("camvid11"))
+
+
+def test_a_teacher_with_a_weight_too_many_is_refused(tmp_path: Path) -> None:
+    path = exported(tmp_path)
+    save_file(load_file(path) | {"extra": torch.ones(2)}, path)
+    with pytest.raises(UserError, match=r"does not hold the weights of fastscnn: .*extra"):
+        teacher.load(Distil(teacher=str(path)), labels.load("camvid11"))
+
+
+def test_a_teachers_path_is_of_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, worktree = tmp_path / "home", tmp_path / "worktree"
+    home.mkdir()
+    worktree.mkdir()
+    exported(home)
+    monkeypatch.chdir(worktree)
+    monkeypatch.setenv("ROADSEG_HOME", str(home))
+    assert teacher.load(Distil(teacher="weights.safetensors"), labels.load("camvid11"))
 
 
 def test_a_teacher_without_a_recipe_is_one_line(tmp_path: Path) -> None:

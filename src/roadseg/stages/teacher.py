@@ -5,9 +5,8 @@ label space, for its answers are compared class by class.
 """
 
 import json
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from itertools import zip_longest
+from pathlib import Path
 
 from roadseg import distillation, nets
 from roadseg.config import Distil
@@ -21,24 +20,39 @@ def load(settings: Distil, space: LabelSpace) -> Teacher:
     """Raises UserError where there is no such teacher, or it is of another label space or another network."""
     where = f"{settings.teacher} (params.yaml, train.distil.teacher)"
     weights = initial.existing(settings.teacher, "train.distil.teacher")
+    network, classes, named = _recipe(weights.parent / "recipe.json", where)
+    if classes != list(space.classes):
+        pairs = enumerate(zip_longest(classes, space.classes, fillvalue="nothing"))
+        number, theirs, ours = next((number, *pair) for number, pair in pairs if pair[0] != pair[1])
+        raise UserError(
+            f"{where} knows the {len(classes)} classes of {named}, and this run trains on {space.name}'s "
+            f"{len(space.classes)}: class {number} is {theirs} there and {ours} here: a teacher must speak the same "
+            "label space; to start from its weights, name it in train.initial"
+        )
+    net = nets.build(network, len(classes))
+    found = initial.read(weights, where)
     try:
-        recipe = json.loads((weights.parent / "recipe.json").read_text(encoding="utf-8"))
-        network, classes = recipe["network"], recipe["classes"]
-    except (OSError, ValueError, KeyError) as error:
+        net.load_state_dict(found | initial.cast(found, net.state_dict(), where))
+    except RuntimeError as error:
+        raise UserError(f"{where} does not hold the weights of {network}: {' '.join(str(error).split())}") from None
+    return Teacher(net, distillation.build(settings.loss, settings.temperature), settings.weight)
+
+
+def _recipe(path: Path, where: str) -> tuple[str, list[str], str]:
+    """Network, classes and label space of a recipe.json."""
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{where}: no recipe.json of ours lies beside it ({error}): copy export's whole folder"
         ) from None
-    if classes != list(space.classes):
-        raise UserError(
-            f"{where} knows the {len(classes)} classes of {recipe.get('space')}, and this run trains on {space.name}: "
-            "a teacher must speak the same label space; to start from its weights, name it in train.initial"
-        )
-    net = nets.build(network, len(classes))
-    try:
-        net.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"{where} does not hold the weights of {network}: {' '.join(str(error).split())}") from None
-    return Teacher(net, distillation.build(settings.loss, settings.temperature), settings.weight)
+    match recipe:
+        case {"network": str(network), "classes": [*classes]} if all(isinstance(one, str) for one in classes):
+            return network, classes, str(recipe.get("space"))
+    raise UserError(
+        f"{where}: no recipe.json of ours lies beside it ({path} must have network, a name, and classes, a list of "
+        "names): copy export's whole folder"
+    )
 
 
 def digest(settings: Distil | None) -> str:
