@@ -18,7 +18,7 @@ from rich.progress import track
 from bench import context
 from roadseg import paths
 from roadseg.config import read
-from roadseg.stages import training
+from roadseg.stages import registered, training
 from roadseg.stages.training import Course, Recipe
 
 SEEDS = (101, 102, 103)
@@ -42,7 +42,7 @@ def chosen(trials: pd.DataFrame) -> dict[str, Recipe]:
 def retrained(course: Course, recipe: Recipe, seed: int) -> float:
     """Validation mIoU of the recipe, trained from scratch with `seed` for the search's budget; kept once known."""
     epochs = course.config.search.epochs
-    name = training.key(course.config, bench=asdict(recipe), seed=seed, epochs=epochs)
+    name = training.key(course.config, [recipe.network], bench=asdict(recipe), seed=seed, epochs=epochs)
     record = paths.state("bench", f"{name}.json")
     if not record.exists():
         learner = course.begin(recipe, epochs=epochs, seed=seed)
@@ -92,7 +92,7 @@ def verdicts(scores: dict[str, list[float]], champion: float, baseline: float) -
 
 
 def main() -> None:
-    course = Course.open(read())
+    course = Course.open(registered.pinned(read()))
     recipes = chosen(pd.read_csv(paths.SEARCH / "trials.csv"))
     scores = scored(course, recipes)
     champion = json.loads((paths.PROMOTE / "decision.json").read_text())["contenders"][0]

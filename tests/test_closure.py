@@ -140,7 +140,7 @@ def test_the_real_package_is_where_it_says() -> None:
 def test_rewriting_the_graph_mends_its_code_lists_and_nothing_else() -> None:
     graph = Path("dvc.yaml").read_text(encoding="utf-8")
     broken = graph.replace("        - src/roadseg/scenes/download.py\n", "").replace(
-        "      - src/roadseg/losses.py\n", "      - src/roadseg/losses.py\n      - src/roadseg/nobody.py\n"
+        "      - src/roadseg/metrics.py\n", "      - src/roadseg/metrics.py\n      - src/roadseg/nobody.py\n"
     )
     assert broken != graph
     assert closure.rewritten(broken) == graph

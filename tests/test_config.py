@@ -52,7 +52,12 @@ def test_every_section_is_frozen_and_forbids_unknown_keys(values: dict[str, Any]
     [
         ("train", "epochs", 0, "train.epochs: Input should be greater than 0 (it is 0)"),
         ("train", "epoch", 3, "train.epoch: there is no such key (it is 3)"),
-        ("train", "schedule", "cosine", "train.schedule: Input should be 'poly' or 'one_cycle' (it is 'cosine')"),
+        (
+            "train",
+            "precision",
+            "half",
+            "train.precision: Input should be 'auto', 'float32' or 'bfloat16' (it is 'half')",
+        ),
         ("train", "ema", 1.0, "train.ema: Input should be less than 1 (it is 1.0)"),
         ("data", "sources", [], "data.sources: Tuple should have at least 1 item after validation, not 0 (it is [])"),
         ("data", "weights", {"kitti": 2}, "data: Value error, `weights` names 'kitti', which `sources` does not"),

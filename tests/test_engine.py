@@ -17,6 +17,7 @@ from roadseg.engine import precision as precisions
 from roadseg.engine.ema import EMA
 from roadseg.engine.fit import _weigh
 from roadseg.errors import StageFailure, UserError
+from roadseg.schedules import Schedule, one_cycle
 
 CROP = (32, 64)
 BATCH_PIXELS = 4 * 32 * 64
@@ -36,6 +37,7 @@ class Scenes:
             label[: zoom // 4] = 255
             self.pairs.append((colours[np.kron(ids, np.ones((16, 16), dtype=np.uint8))], label))
         self.pixels = count * size[0] * size[1]
+        self.names = [f"scene{number}.png" for number in range(count)]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -75,7 +77,7 @@ def begin(total_steps: int = 12, **changes: Any) -> Training:
         "loss": cross_entropy,
         "learning_rate": 0.02,
         "weight_decay": 0.01,
-        "schedule": lambda progress: 1 - progress,
+        "schedule": Schedule(lambda progress: 1 - progress),
         "ema": 0.9,
         "precision": "float32",
         "channels_last": True,
@@ -208,9 +210,116 @@ def test_a_loss_that_is_no_number_stops_the_run() -> None:
     training.loss = lambda logits, target: cross_entropy(logits, target) * (float("nan") if training.step == 4 else 1)
     stream = fit(training)
     assert next(stream).step == 3
-    with pytest.raises(Diverged, match=r"training diverged: loss nan at step 4, learning rate 0\.0133"):
+    with pytest.raises(Diverged, match=r"diverged: loss nan at step 4, learning rate 0\.0133, scenes scene0"):
         next(stream)
     assert issubclass(Diverged, StageFailure)
+
+
+def test_a_loss_that_is_no_number_takes_training_back_with_half_the_rate() -> None:
+    """Twice: then training is what it would be with the lower rate from the last report on."""
+    training, spoilt = begin(), {5, 7}
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        bad = training.step in spoilt
+        spoilt.discard(training.step)
+        return cross_entropy(logits, target) * (float("inf") if bad else 1)
+
+    training.loss = loss
+    reports = list(fit(training, setbacks=2))
+    assert [(report.step, report.setbacks) for report in reports] == [(3, 0), (6, 1), (9, 2), (12, 2)]
+    assert all(np.isfinite(report.loss) for report in reports)
+    assert reports[-1].learning_rate == pytest.approx(0.02 / 4 * (1 - 11 / 12))
+
+    expected = begin()
+    stream = fit(expected)
+    for setbacks in (1, 2):
+        next(stream)
+        expected.setbacks = setbacks
+    list(stream)
+    assert_same(training, expected)
+    again = begin()
+    again.loss = lambda logits, target: cross_entropy(logits, target) * (float("nan") if again.step == 4 else 1)
+    with pytest.raises(Diverged, match=r"loss nan at step 4 after 2 setbacks, learning rate 0\.00333"):
+        list(fit(again, setbacks=2))
+
+
+def test_a_batch_in_parts_is_the_batch_but_for_batch_norm() -> None:
+    """Without batch norm and dropout, gradients of parts add up to the whole's, each by its labelled pixels."""
+    results = {}
+    for parts in (1, 2, 3):
+        net = Net()
+        torch.manual_seed(3)
+        for parameter in net.parameters():
+            nn.init.normal_(parameter, std=0.3)
+        net.body[1], net.body[3] = nn.Identity(), nn.Identity()
+        training = begin(net=net, parts=parts, optimizer="sgd(momentum=0)", clip=None, aux_weight=0.0)
+        results[parts] = ([report.loss for report in fit(training)], training)
+    for parts in (2, 3):
+        assert results[parts][0] == pytest.approx(results[1][0], rel=1e-5)
+        for mine, whole in zip(results[parts][1].net.parameters(), results[1][1].net.parameters(), strict=True):
+            torch.testing.assert_close(mine, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_that_does_not_fit_goes_through_in_parts() -> None:
+    class Large(Net):
+        most = 1
+
+        def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+            if len(image) > self.most:
+                raise torch.OutOfMemoryError
+            return super().forward(image)
+
+    reports = list(fit(begin(net=Large())))
+    assert {report.parts for report in reports} == {4}
+    net = Large()
+    net.most = 0
+    with pytest.raises(StageFailure, match=r"out of memory on cpu with one crop at a time: lower search\.crops"):
+        list(fit(begin(net=net)))
+
+
+def test_a_gradient_is_clipped() -> None:
+    free, short = (
+        begin(total_steps=1, optimizer="sgd(momentum=0)", weight_decay=0.0, clip=clip) for clip in (None, 0.01)
+    )
+    before = [parameter.detach().clone() for parameter in free.net.parameters()]
+    moved = []
+    for training in (free, short):
+        next(fit(training))
+        steps = [(now.detach() - was).norm() for now, was in zip(training.net.parameters(), before, strict=True)]
+        moved.append(float(torch.stack(steps).norm()))
+    assert moved[1] == pytest.approx(0.02 * 0.01, rel=1e-3)
+    assert moved[0] > 10 * moved[1]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam(beta1=0.8)", "sgd(momentum=0.8, nesterov=1)", "rmsprop"])
+def test_every_optimizer_learns_and_resumes(optimizer: str) -> None:
+    schedule = one_cycle(low_momentum=0.85, high_momentum=0.95)
+    unbroken, resumed = (begin(optimizer=optimizer, schedule=schedule) for _ in range(2))
+    reports = list(fit(unbroken))
+    assert reports[-1].loss < reports[0].loss
+    stream, file = fit(resumed), io.BytesIO()
+    next(stream)
+    torch.save(resumed.state(), file)
+    stream.close()
+    file.seek(0)
+    resumed = begin(optimizer=optimizer, schedule=schedule)
+    resumed.load(torch.load(file, weights_only=True))
+    list(fit(resumed))
+    assert_same(resumed, unbroken)
+    group = unbroken.optimizer.param_groups[0]
+    assert (group["betas"][0] if "betas" in group else group["momentum"]) == pytest.approx(0.95, abs=0.03)
+
+
+def test_an_encoder_learns_more_slowly() -> None:
+    net = Net()
+    training = begin(net=net, encoder=list(net.body.parameters()), encoder_rate=0.1, schedule=Schedule(lambda _: 1.0))
+    next(fit(training, every_steps=1))
+    slow = {id(p) for p in net.body.parameters()}
+    for group in training.optimizer.param_groups:
+        inside = {id(p) in slow for p in group["params"]}
+        assert len(inside) == 1
+        assert group["lr"] == pytest.approx(0.002 if inside == {True} else 0.02)
+        assert group["weight_decay"] == (0.01 if group["params"][0].ndim >= 2 else 0)
 
 
 def test_a_batch_of_void_trains_nothing_and_breaks_nothing() -> None:

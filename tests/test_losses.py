@@ -12,7 +12,12 @@ from roadseg.errors import UserError
 
 CLASSES = 5
 WEIGHTS = [0.5, 2.0, 7.0, 1.0, 30.0]
+USE_WEIGHTS = ("weighted_cross_entropy", "focal", "ohem")
 EVERY = pytest.mark.parametrize("name", losses.LOSSES)
+
+
+def build(text: str, weights: list[float] = WEIGHTS) -> losses.Loss:
+    return losses.build(text, {"enet": weights})
 
 
 def batch(seed: int = 0, scale: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,11 +56,42 @@ def naive(name: str, logits: torch.Tensor, target: torch.Tensor) -> float:
         hardest = sorted(pixels, key=lambda pixel: pixel[0][pixel[1]])
         kept = max(sum(p[y] < 0.7 for p, y in pixels), math.ceil(len(pixels) / 16))
         return mean([(-math.log(p[y]), WEIGHTS[y]) for p, y in hardest[:kept]])
+    if name == "edge":
+        return edge(logits, target)
     misses = []
     for c in sorted({y for _, y in pixels}):
         overlap = sum(p[c] for p, y in pixels if y == c)
-        misses.append(1 - 2 * overlap / (sum(p[c] for p, _ in pixels) + sum(y == c for _, y in pixels)))
-    return plain + sum(misses) / len(misses)
+        both = sum(p[c] for p, _ in pixels) + sum(y == c for _, y in pixels)
+        if name == "lovasz":
+            misses.append(lovasz([(p[c], y == c) for p, y in pixels]))
+        else:
+            misses.append(1 - overlap / (both - overlap) if name == "jaccard" else 1 - 2 * overlap / both)
+    return sum(misses) / len(misses) + (plain if name == "dice" else 0)
+
+
+def lovasz(pixels: list[tuple[float, bool]]) -> float:
+    """The Lovász extension by its definition (Berman 2018, equation 9): errors, from the largest on, times what each
+    adds to the Jaccard loss of the set of wrong pixels."""
+    errors = sorted(((abs(truth - p), truth) for p, truth in pixels), key=lambda one: -one[0])
+    total, value, before = sum(truth for _, truth in pixels), 0.0, 0.0
+    for n in range(1, len(errors) + 1):
+        loss = n / (total + sum(not truth for _, truth in errors[:n]))  # of n wrong pixels: 1 - IoU
+        value += errors[n - 1][0] * (loss - before)
+        before = loss
+    return value
+
+
+def edge(logits: torch.Tensor, target: torch.Tensor) -> float:
+    """Mean over labelled pixels with a labelled neighbour of another class."""
+    terms = []
+    _, height, width = target.shape
+    for b, y, x in np.ndindex(*target.shape):
+        near = [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+        others = [int(target[b, r, c]) for r, c in near if 0 <= r < height and 0 <= c < width]
+        if target[b, y, x] != 255 and any(other not in (255, target[b, y, x]) for other in others):
+            exponents = np.exp(logits[b, :, y, x].double().numpy())
+            terms.append(-math.log(exponents[target[b, y, x]] / exponents.sum()))
+    return sum(terms) / len(terms)
 
 
 @EVERY
@@ -63,24 +99,22 @@ def naive(name: str, logits: torch.Tensor, target: torch.Tensor) -> float:
 def test_a_loss_is_what_a_loop_says(name: str, scale: float) -> None:
     for seed in range(3):
         logits, target = batch(seed, scale)
-        assert losses.build(name, WEIGHTS)(logits, target).item() == pytest.approx(
-            naive(name, logits, target), rel=1e-5
-        )
+        assert build(name)(logits, target).item() == pytest.approx(naive(name, logits, target), rel=1e-5)
 
 
 def test_ohem_keeps_the_least_share_where_nothing_is_hard() -> None:
     logits, target = batch()
     logits = functional.one_hot(target.clamp_max(4), CLASSES).movedim(3, 1) * 6.0 + logits * 0.1
     assert all(p[y] > 0.7 for p, y in probabilities(logits, target))
-    value = losses.build("ohem", WEIGHTS)(logits, target).item()
+    value = build("ohem")(logits, target).item()
     assert value == pytest.approx(naive("ohem", logits, target), rel=1e-5)
-    assert value > losses.build("weighted_cross_entropy", WEIGHTS)(logits, target).item()
+    assert value > build("weighted_cross_entropy")(logits, target).item()
 
 
 def test_weighted_cross_entropy_and_its_gradient_are_torchs() -> None:
     logits, target = batch()
     mine, torchs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    losses.build("weighted_cross_entropy", WEIGHTS)(mine, target).backward()
+    build("weighted_cross_entropy")(mine, target).backward()
     functional.cross_entropy(torchs, target, torch.tensor(WEIGHTS), ignore_index=255).backward()
     torch.testing.assert_close(mine.grad, torchs.grad)
 
@@ -89,7 +123,7 @@ def test_weighted_cross_entropy_and_its_gradient_are_torchs() -> None:
 def test_a_batch_of_ignored_pixels_costs_nothing_and_moves_nothing(name: str) -> None:
     logits, target = batch()
     logits.requires_grad_()
-    loss = losses.build(name, WEIGHTS)(logits, torch.full_like(target, 255))
+    loss = build(name)(logits, torch.full_like(target, 255))
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None and not logits.grad.any()
@@ -100,7 +134,7 @@ def test_ignored_pixels_are_in_no_denominator_and_get_no_gradient(name: str) -> 
     logits, target = batch()
     padded_logits = torch.cat([logits, torch.randn(2, CLASSES, 7, 30)], dim=3).requires_grad_()
     padded_target = torch.cat([target, torch.full((2, 7, 30), 255)], dim=2)
-    loss = losses.build(name, WEIGHTS)
+    loss = build(name)
     value = loss(padded_logits, padded_target)
     value.backward()
     assert value.item() == pytest.approx(loss(logits, target).item(), rel=1e-6)
@@ -111,22 +145,23 @@ def test_ignored_pixels_are_in_no_denominator_and_get_no_gradient(name: str) -> 
 def test_only_classes_of_weight_zero_cost_nothing(name: str) -> None:
     logits, target = batch()
     target = torch.where(target == 255, 255, 1)
-    value = losses.build(name, [1.0, 0.0, 1.0, 1.0, 1.0])(logits, target)
+    value = build(name, [1.0, 0.0, 1.0, 1.0, 1.0])(logits, target)
     assert value.isfinite()
-    assert (value == 0) == (name in ("weighted_cross_entropy", "focal", "ohem"))
+    assert (value == 0) == (name in USE_WEIGHTS or name == "edge"), "and of one class there are no edges"
 
 
 @EVERY
 def test_sure_and_right_costs_nothing_sure_and_wrong_stays_finite(name: str) -> None:
     _, target = batch()
-    loss = losses.build(name, WEIGHTS)
+    loss = build(name)
     right = (functional.one_hot(target.clamp_max(4), CLASSES).movedim(3, 1) * 200.0).requires_grad_()
     assert loss(right, target).item() == pytest.approx(0, abs=1e-6)
     wrong = (-right.detach()).requires_grad_()
     value = loss(wrong, target)
     value.backward()
-    assert value.item() > 1
-    assert wrong.grad.isfinite().all() and wrong.grad.any()
+    assert value.item() > 0.999
+    assert wrong.grad.isfinite().all()
+    assert wrong.grad.any() == (name not in ("soft_dice", "jaccard", "lovasz")), "these are never used alone"
 
 
 @EVERY
@@ -134,7 +169,7 @@ def test_low_precision_logits_are_reduced_in_float32(name: str) -> None:
     """bfloat16 has 8 bits: a sum over 4,096 pixels taken in it would stop growing at about 256."""
     torch.manual_seed(0)
     logits, target = torch.randn(1, CLASSES, 64, 64).bfloat16(), torch.randint(CLASSES, (1, 64, 64))
-    loss = losses.build(name, WEIGHTS)
+    loss = build(name)
     expected = loss(logits.double().float(), target)
     with torch.autocast("cpu", torch.bfloat16):
         value = loss(logits.requires_grad_(), target)
@@ -147,8 +182,8 @@ def test_low_precision_logits_are_reduced_in_float32(name: str) -> None:
 @EVERY
 def test_weights_are_used_where_it_says_so(name: str) -> None:
     logits, target = batch()
-    weighted, even = losses.build(name, WEIGHTS)(logits, target), losses.build(name, None)(logits, target)
-    assert (weighted != even) == (name in ("weighted_cross_entropy", "focal", "ohem"))
+    weighted, even = build(name)(logits, target), losses.build(name)(logits, target)
+    assert (weighted != even) == (name in USE_WEIGHTS)
 
 
 @EVERY
@@ -156,7 +191,7 @@ def test_small_logits_meet_the_pixels_at_their_middles(name: str) -> None:
     logits, target = batch()
     large = torch.full((2, 56, 48), 255)
     large[:, 4::8, 4::8] = target
-    loss = losses.build(name, WEIGHTS)
+    loss = build(name)
     assert loss(logits, large) == loss(logits, target)
 
 
@@ -164,16 +199,55 @@ def test_small_logits_meet_the_pixels_at_their_middles(name: str) -> None:
 def test_a_step_downhill_lowers_it(name: str) -> None:
     logits, target = batch()
     logits.requires_grad_()
-    loss = losses.build(name, WEIGHTS)
+    loss = build(name)
     before = loss(logits, target)
     before.backward()
     assert loss(logits - 0.1 * logits.grad / logits.grad.norm(), target) < before
 
 
-def test_an_unknown_loss_is_answered_with_the_list() -> None:
-    listed = "cross_entropy, weighted_cross_entropy, focal, ohem, dice"
-    with pytest.raises(UserError, match=f"there is no loss 'lovasz': choose one of {listed}"):
-        losses.build("lovasz", WEIGHTS)
+def test_a_sum_is_the_sum_of_its_parts() -> None:
+    logits, target = batch()
+    value = build("dice + 0.5 * lovasz + 2*focal(gamma=3)")(logits, target).item()
+    parts = [build(name)(logits, target).item() for name in ("dice", "lovasz", "focal(gamma=3)")]
+    assert value == pytest.approx(parts[0] + 0.5 * parts[1] + 2 * parts[2], rel=1e-6)
+
+
+def test_settings_do_what_they_say() -> None:
+    logits, target = batch()
+    pixels = probabilities(logits, target)
+    steep = mean([(-((1 - p[y]) ** 3) * math.log(p[y]), 1.0) for p, y in pixels])
+    assert build("focal(gamma=3, class_weights=none)")(logits, target).item() == pytest.approx(steep, rel=1e-5)
+    hardest = sorted(pixels, key=lambda pixel: pixel[0][pixel[1]])[: math.ceil(len(pixels) / 2)]
+    few = build("ohem(threshold=0.001, kept=0.5, class_weights=none)")(logits, target).item()
+    assert few == pytest.approx(mean([(-math.log(p[y]), 1.0) for p, y in hardest]), rel=1e-5)
+    named = losses.build("weighted_cross_entropy(class_weights=inverse)", {"enet": WEIGHTS, "inverse": WEIGHTS[::-1]})
+    other = mean([(-math.log(p[y]), WEIGHTS[::-1][y]) for p, y in pixels])
+    assert named(logits, target).item() == pytest.approx(other, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "tversky",
+            r"there is no loss 'tversky': choose one of cross_entropy, weighted_cross_entropy, focal, ohem,",
+        ),
+        ("dice(gamma=2)", r"loss 'dice\(gamma=2\)': dice takes no gamma=2.0; its settings: none"),
+        ("focal(gamma=high)", r"focal takes no gamma=high; its settings: gamma, class_weights"),
+        ("ohem(class_weights=ones)", r"there are no class weights 'ones': choose enet or none"),
+        ("dice - edge", r"loss 'dice - edge' cannot be read: write NAME, NAME"),
+        ("dice(3)", r"cannot be read"),
+        ("2 ** dice", r"cannot be read"),
+        ("dice +", r"cannot be read"),
+        ("", r"cannot be read"),
+        ("__import__('os').system('x')", r"cannot be read"),
+        ("dice * 2", r"cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        build(text)
+    assert "\n" not in str(caught.value)
 
 
 def test_boundary_loss_is_the_naive_one() -> None:

@@ -143,6 +143,33 @@ def zoo(
 
 
 @app.command()
+def schedule(
+    names: Annotated[
+        list[str] | None, typer.Argument(help='Such as "cosine(restarts=2)"; train.schedule and all others by default.')
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The picture.")] = Path("models/schedule.png"),
+) -> None:
+    """Draw learning-rate schedules over a training."""
+    from roadseg.stages import rates
+
+    rates.draw(read(), names or (), out)
+
+
+@app.command()
+def rate(
+    network: Annotated[str | None, typer.Argument(help="The first of search.networks by default.")] = None,
+    steps: Annotated[int, typer.Option(min=10, help="Optimiser steps.")] = 100,
+    low: Annotated[float, typer.Option(min=1e-9, help="Learning rate of the first step.")] = 1e-5,
+    high: Annotated[float, typer.Option(min=1e-9, help="Learning rate of the last step.")] = 1.0,
+    out: Annotated[Path, typer.Option(help="Folder for the table and the picture.")] = Path("models/rate"),
+) -> None:
+    """Learning-rate range test: train with a rising rate, and see where the loss falls fastest and where it bursts."""
+    from roadseg.stages import rates
+
+    rates.run(read(), network, steps=steps, low=low, high=high, out=out)
+
+
+@app.command()
 def overfit(
     networks: Annotated[list[str] | None, typer.Argument(help="Networks; those of search.networks by default.")] = None,
     scenes: Annotated[int, typer.Option(min=1, help="Training scenes to learn by heart.")] = 4,

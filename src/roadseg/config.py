@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import available_timezones
 
 import yaml
@@ -219,9 +219,9 @@ class Search(Section):
     networks: tuple[str, ...] = Field(min_length=1)
     """Names from `roadseg.nets.NETS`."""
     losses: tuple[str, ...] = Field(min_length=1)
-    """Names from `roadseg.losses.LOSSES`."""
+    """Names from `roadseg.losses.LOSSES`, or sums of them: see `roadseg.losses.build`."""
     learning_rate: Range
-    """Peak learning rate of AdamW, drawn log-uniformly."""
+    """Peak learning rate of `train.optimizer`, drawn log-uniformly."""
     crops: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
     """Crop sizes as a share of the scene's height and width."""
     finalists: Positive
@@ -244,6 +244,10 @@ class Distil(Section):
     """Both networks' logits are divided by it; 4 is Shu et al.'s."""
 
 
+ClassWeights = Literal["enet", "median_frequency", "inverse", "sqrt_inverse", "class_balanced"]
+CLASS_WEIGHTS: tuple[str, ...] = get_args(ClassWeights)
+
+
 class Train(Section):
     epochs: Annotated[float, Field(gt=0)]
     """Of a finalist; see `search.epochs` for the unit."""
@@ -254,14 +258,25 @@ class Train(Section):
     registered model, models:/NAME/VERSION."""
     distil: Distil | None = None
     """None: the labels alone teach."""
-    schedule: Literal["poly", "one_cycle"]
-    """Learning-rate schedule, a name from `roadseg.schedules.SCHEDULES`."""
+    optimizer: str = "adamw"
+    """A name from `roadseg.engine.optimizers.OPTIMIZERS`, with settings such as sgd(momentum=0.9)."""
+    encoder_rate: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the learning rate of a ResNet, Swin or MiT backbone, for one that starts from ImageNet's weights."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of a step's gradient; None does not clip."""
+    parts: Positive = 1
+    """In how many parts a batch goes through, one after another (gradient accumulation): the same batch in less
+    memory, but batch norm sees a part at a time. Where memory runs out, there are more."""
+    setbacks: Annotated[int, Field(ge=0)] = 2
+    """How often training may go back to its last report, with half the learning rate, when the loss is no number."""
+    schedule: str
+    """Learning-rate schedule: a name from `roadseg.schedules.SCHEDULES`, with settings such as poly(restarts=2)."""
     weight_decay: Annotated[float, Field(ge=0)]
-    """AdamW's, on weights of two and more dimensions only."""
+    """The optimizer's, on weights of two and more dimensions only."""
     ema: Annotated[float, Field(ge=0, lt=1)]
     """Decay per step of the exponential moving average of the weights; 0 switches it off."""
-    class_weights: Literal["enet", "median_frequency", "inverse", "sqrt_inverse", "class_balanced"]
-    """Which weights of data/profile/weights.json the weighted losses use."""
+    class_weights: ClassWeights
+    """Which weights of data/profile/weights.json losses use that do not name others."""
     precision: Literal["auto", "float32", "bfloat16"]
     """Of the training step. auto: bfloat16 autocast where the CPU has AMX or AVX512-BF16 or the GPU has bf16, else
     float32 (float16 with a scaler on an older GPU)."""

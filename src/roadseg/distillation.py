@@ -32,7 +32,7 @@ def logit(temperature: float) -> Imitation:
 
 def channel(temperature: float) -> Imitation:
     """Of each class, over the pixels: T^2 KL(teacher || student) of the softmax over the scene at temperature T, mean
-    over classes and scenes (channel-wise distillation: Shu et al. 2021, equations 3 to 5).
+    over classes and scenes that have labels (channel-wise distillation: Shu et al. 2021, equations 3 to 5).
 
     Where `logit` asks each pixel which class it is, this asks each class where it is, and so dwells on the places that
     the teacher finds most telling. The paper's temperature is 4 and its weight 3 (section 4.1, on logits).
@@ -47,7 +47,8 @@ def channel(temperature: float) -> Imitation:
             (one.float().flatten(2) / temperature).masked_fill(hidden, low) for one in (student, teacher.detach())
         )
         per_pixel = _divergence(mine, its, 1.0, dim=2).masked_fill(ignored, 0.0)
-        return temperature**2 * per_pixel.sum(dim=2).mean()
+        scenes = (~ignored).any(dim=2).sum().clamp_min(1)
+        return temperature**2 * per_pixel.sum() / (student.shape[1] * scenes)
 
     return loss
 

@@ -5,7 +5,7 @@ matplotlib `Figure`s, never registered with pyplot: they hold no global state an
 `figure.savefig(path)`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -201,6 +201,31 @@ def zoo(frame: pd.DataFrame, budget_ms: float) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())
+    _outside_legend(figure)
+    return figure
+
+
+def schedules(curves: Mapping[str, Sequence[float]], learning_rate: float) -> Figure:
+    """Learning rate over training, a line a schedule: its factors at equal distances from the start to the end."""
+    figure = _figure(9, 3.6)
+    axes = _dressed(figure.add_subplot(), "learning rate", "share of training")
+    for (name, factors), shade in zip(curves.items(), _endless(SERIES), strict=False):
+        axes.plot(np.linspace(0, 1, len(factors)), np.array(factors) * learning_rate, color=shade, label=name)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _outside_legend(figure)
+    return figure
+
+
+def rates(frame: pd.DataFrame, chosen: float) -> Figure:
+    """Loss over the learning rate of a range test: `frame` has learning_rate, loss and smooth; `chosen` is marked."""
+    figure = _figure(7, 3.6)
+    axes = _dressed(figure.add_subplot(), "learning-rate range test", "learning rate", "training loss")
+    axes.plot(frame["learning_rate"], frame["loss"], color=PALE, linewidth=1.0)
+    axes.plot(frame["learning_rate"], frame["smooth"], color=SERIES[0], label="smoothed loss")
+    axes.axvline(chosen, color=ACCENT, linestyle="--", linewidth=1.2, label=f"steepest fall, {chosen:.2g}")
+    axes.set_xscale("log")
+    low, high = frame["smooth"].min(), frame["smooth"].iloc[0]
+    axes.set_ylim(low - 0.1 * (high - low), high + 0.6 * (high - low))
     _outside_legend(figure)
     return figure
 

@@ -1,53 +1,125 @@
 """Learning-rate schedules: training progress 0..1 -> factor 0..1 on the peak learning rate.
 
 Progress is a share of all steps, 0 at the first step and 1 after the last, so that a schedule knows nothing of
-batches or epochs.
+batches or epochs, and a resumed training needs no state of it.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from roadseg.errors import UserError
+from roadseg import named
 
-Schedule = Callable[[float], float]
+Factor = Callable[[float], float]
 
 WARM_UP = 0.03
-"""Share of training over which `poly` rises to its peak."""
+"""Share of training over which a schedule rises to its peak, where it does not say another."""
 WARM_UP_START = 0.1
-"""Factor at which it starts."""
-POWER = 0.9
-"""DeepLab's (Chen 2017, section 4.1), taken over by Fast-SCNN and DDRNet."""
-
-RISE = 0.3
-"""Share of training over which `one_cycle` rises to its peak."""
-START_DIVISOR = 25.0
-END_DIVISOR = 25.0 * 1e4
-"""Peak over first, and peak over last learning rate. These three are torch.optim.lr_scheduler.OneCycleLR's defaults."""
+"""Factor at which that begins."""
 
 
-def poly(progress: float) -> float:
-    """A short linear warm-up, then (1 - progress of the rest) ** 0.9, down to 0."""
-    if progress < WARM_UP:
-        return WARM_UP_START + (1 - WARM_UP_START) * progress / WARM_UP
-    return ((1 - min(progress, 1.0)) / (1 - WARM_UP)) ** POWER
+@dataclass(frozen=True)
+class Schedule:
+    """Called with progress, the factor of the peak learning rate."""
+
+    rate: Factor
+    momentum: Factor | None = None
+    """Progress -> the optimizer's momentum, or first beta; None leaves it alone."""
+
+    def __call__(self, progress: float) -> float:
+        return self.rate(min(progress, 1.0))
 
 
-def one_cycle(progress: float) -> float:
-    """Smith & Topin 2017 as torch does it: half a cosine up from 1/25 to 1, half a cosine down to almost nothing."""
-    if progress < RISE:
-        return _cosine(1 / START_DIVISOR, 1.0, progress / RISE)
-    return _cosine(1.0, 1 / END_DIVISOR, (min(progress, 1.0) - RISE) / (1 - RISE))
+def constant(warm_up: float = WARM_UP) -> Schedule:
+    """The peak, all the time."""
+    return _warmed(lambda progress: 1.0, warm_up)
 
 
-def _cosine(start: float, end: float, share: float) -> float:
+def step(every: float = 1 / 3, factor: float = 0.1, warm_up: float = WARM_UP) -> Schedule:
+    """Times `factor` after each share `every` of training."""
+    return Schedule(_risen(lambda progress: factor ** math.floor(progress / every + 1e-9), warm_up))
+
+
+def poly(power: float = 0.9, restarts: float = 0, warm_up: float = WARM_UP) -> Schedule:
+    """(1 - progress) ** power, down to 0: DeepLab's (Chen 2017, section 4.1), taken over by Fast-SCNN and DDRNet.
+
+    `restarts`: so many times it starts anew from the peak, in equal cycles (SGDR's, Loshchilov and Hutter 2017, with
+    this curve in place of its cosine).
+    """
+    return _warmed(_cycles(lambda progress: (1 - progress) ** power, restarts), warm_up)
+
+
+def cosine(restarts: float = 0, warm_up: float = WARM_UP) -> Schedule:
+    """Half a cosine from the peak down to 0 (Loshchilov and Hutter 2017, equation 5), and anew `restarts` times."""
+    return _warmed(_cycles(lambda progress: _between(1.0, 0.0, progress), restarts), warm_up)
+
+
+def one_cycle(
+    rise: float = 0.3, start: float = 25.0, end: float = 25e4, low_momentum: float = 0.0, high_momentum: float = 0.0
+) -> Schedule:
+    """Smith & Topin 2017 as torch does it, defaults included (OneCycleLR): half a cosine up from 1 / `start` to 1 over
+    a share `rise`, half a cosine down to 1 / `end`.
+
+    With both momenta (torch's are 0.85 and 0.95), momentum goes from the high one to the low one and back.
+    """
+
+    def rate(progress: float) -> float:
+        if progress < rise:
+            return _between(1 / start, 1.0, progress / rise)
+        return _between(1.0, 1 / end, (progress - rise) / (1 - rise))
+
+    def momentum(progress: float) -> float:
+        if progress < rise:
+            return _between(high_momentum, low_momentum, progress / rise)
+        return _between(low_momentum, high_momentum, (progress - rise) / (1 - rise))
+
+    return Schedule(rate, momentum if low_momentum and high_momentum else None)
+
+
+def _warmed(factor: Factor, warm_up: float) -> Schedule:
+    """A linear rise from a tenth to 1 over a share `warm_up`, then `factor` of the progress of the rest."""
+
+    def rate(progress: float) -> float:
+        if progress < warm_up:
+            return _rise(progress / warm_up)
+        return factor((progress - warm_up) / (1 - warm_up))
+
+    return Schedule(rate)
+
+
+def _risen(factor: Factor, warm_up: float) -> Factor:
+    """The same rise, laid over a factor that goes by the whole training's progress."""
+    return lambda progress: factor(progress) * (_rise(progress / warm_up) if progress < warm_up else 1.0)
+
+
+def _rise(progress: float) -> float:
+    return WARM_UP_START + (1 - WARM_UP_START) * progress
+
+
+def _cycles(factor: Factor, restarts: float) -> Factor:
+    """`factor` over each of restarts + 1 equal parts; the very end is the end of the last."""
+    cycles = int(restarts) + 1
+
+    def rate(progress: float) -> float:
+        place = progress * cycles
+        return factor(place - min(math.floor(place), cycles - 1))
+
+    return rate
+
+
+def _between(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-SCHEDULES: dict[str, Schedule] = {"poly": poly, "one_cycle": one_cycle}
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "constant": constant,
+    "step": step,
+    "poly": poly,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+}
 
 
-def build(name: str) -> Schedule:
-    """The schedule of that name. Raises UserError on an unknown one."""
-    if name not in SCHEDULES:
-        raise UserError(f"there is no schedule {name!r}: choose one of {', '.join(SCHEDULES)}")
-    return SCHEDULES[name]
+def build(text: str) -> Schedule:
+    """The schedule that `text` names: poly, poly(power=0.9, restarts=2). Raises UserError where there is none."""
+    return named.made("schedule", text, SCHEDULES)

@@ -9,6 +9,7 @@ Exact resume: what a step does depends on the state and on (seed, step) alone. I
 state to save, and what the consumer draws between reports changes nothing.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,22 +21,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from roadseg.engine import optimizers
 from roadseg.engine.ema import EMA
 from roadseg.engine.precision import resolve
 from roadseg.errors import StageFailure
-from roadseg.losses import boundary
+from roadseg.losses import IGNORE, boundary
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.batches import Batch, Batches, prefetch
 from roadseg.scenes.pack import Pack
+from roadseg.schedules import Schedule
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits float32 BCHW, target int64 BHW with 255 = ignore) -> scalar."""
-Schedule = Callable[[float], float]
-"""Progress 0..1 -> factor of the peak learning rate."""
+
+
+BACK_OFF = 0.5
+"""Factor on the learning rate after each setback."""
 
 
 class Diverged(StageFailure):
-    """The loss is no longer a number; the message names the step, the loss and the learning rate."""
+    """The loss is no longer a number; the message names the step, the loss, the learning rate and the scenes."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,10 @@ class Report:
     """Of the last step."""
     seconds: float
     """Spent training so far, over all resumed sessions; the consumer's own time is not counted."""
+    parts: int
+    """In how many parts a batch goes through; more than asked for where memory ran out."""
+    setbacks: int
+    """How often training went back because the loss was no number."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,12 @@ class Training:
     channels_last: bool
     total_steps: int
     seed: int
+    clip: float | None = None
+    """Largest norm of the gradient; None does not clip."""
+    parts: int = 1
+    """In how many parts a batch goes through, one after another."""
+    setbacks: int = 0
+    """How often training went back."""
     step: int = 0
     """Optimiser steps done."""
     seconds: float = 0.0
@@ -102,6 +117,7 @@ class Training:
             "total_steps": self.total_steps,
             "seed": self.seed,
             "seconds": self.seconds,
+            "setbacks": self.setbacks,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -114,7 +130,7 @@ class Training:
         self.ema.net.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.setbacks = state["step"], state["seconds"], state["setbacks"]
 
 
 def start(
@@ -125,6 +141,11 @@ def start(
     weight_decay: float,
     schedule: Schedule,
     ema: float,
+    optimizer: str = "adamw",
+    encoder: Sequence[nn.Parameter] = (),
+    encoder_rate: float = 1.0,
+    clip: float | None = None,
+    parts: int = 1,
     precision: str,
     channels_last: bool,
     device: torch.device | str,
@@ -133,10 +154,12 @@ def start(
     teacher: Teacher | None = None,
     seed: int,
 ) -> Training:
-    """A fresh run of `total_steps` steps of AdamW (Loshchilov and Hutter 2019) on `net`, which is moved to `device`.
+    """A fresh run of `total_steps` steps on `net`, which is moved to `device`.
 
-    `learning_rate` is the schedule's peak; `weight_decay` acts on weights of two and more dimensions, so not on biases
-    and norms; `ema` is the decay of the weights' average; `precision` is a name of roadseg.engine.precision;
+    `learning_rate` is the schedule's peak; `optimizer`, `weight_decay`, `encoder` and `encoder_rate` as in
+    roadseg.engine.optimizers; `ema` is the decay of the weights' average; `clip` is the largest norm of a step's
+    gradient; `parts` divides each batch, so that less of it is in memory at once; `precision` is a name of
+    roadseg.engine.precision;
     `aux_weight` weighs the loss of each auxiliary head (all that a training forward returns after its first output);
     `teacher` is imitated by the main one, and moved to `device` too.
     """
@@ -148,14 +171,12 @@ def start(
     for one in (net, teacher.net) if teacher else (net,):
         if channels_last:
             one.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    groups = [
-        {"params": [p for p in net.parameters() if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in net.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
     return Training(
         net=net,
         ema=EMA(net, ema),
-        optimizer=torch.optim.AdamW(groups, lr=learning_rate, fused=True),
+        optimizer=optimizers.build(
+            optimizer, net, weight_decay=weight_decay, encoder=encoder, encoder_rate=encoder_rate
+        ),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         loss=loss,
         schedule=schedule,
@@ -167,6 +188,8 @@ def start(
         channels_last=channels_last,
         total_steps=total_steps,
         seed=seed,
+        clip=clip,
+        parts=parts,
     )
 
 
@@ -190,68 +213,142 @@ def fit(
     draws: Sequence[float] | None = None,
     augment: bool = True,
     workers: int = 1,
+    setbacks: int = 0,
 ) -> Iterator[Report]:
     """Train from `training.step` to `training.total_steps`, yielding a Report about every `report_every_pixels`.
 
     batch_pixels: of one step, whatever the crop; the number of crops follows. crop: (height, width), pixels. draws: how
     often each scene is drawn, against 1; None is 1 for all. augment: off, scenes of the crop's size come as they are.
-    workers: threads that draw crops. At each yield, the last
-    one included, the state is whole and may be saved; nothing is left running when the consumer stops iterating. A
-    resumed run must be given the same pack, batch, crop and draws.
+    workers: threads that draw crops. At each yield, the last one included, the state is whole and may be saved; nothing
+    is left running when the consumer stops iterating. A resumed run must be given the same pack, batch, crop and draws.
 
-    Raises Diverged on a loss that is not finite.
+    A loss that is not finite takes training back to the last report, with half the learning rate from there on, at most
+    `setbacks` times. Raises Diverged on the next.
     """
     crops = crops_per_batch(batch_pixels, crop)
     step_pixels = crops * math.prod(crop)
     batches = Batches(pack, crop=crop, crops=crops, seed=training.seed, draws=draws, augment=augment)
+    good = copy.deepcopy(training.state()) if setbacks else None
     losses: list[float] = []
     clock = time.perf_counter()
-    with closing(prefetch(batches, training.step, training.total_steps, workers=workers)) as stream:
-        for batch in stream:
-            losses.append(_step(training, batch))
-            seen = training.step * step_pixels
-            due = seen // report_every_pixels > (seen - step_pixels) // report_every_pixels
-            if due or training.step == training.total_steps:
-                training.seconds += time.perf_counter() - clock
-                yield Report(
-                    step=training.step,
-                    total_steps=training.total_steps,
-                    epoch=seen / pack.pixels,
-                    pixels=seen,
-                    loss=sum(losses) / len(losses),
-                    learning_rate=training.optimizer.param_groups[0]["lr"],
-                    seconds=training.seconds,
-                )
-                losses.clear()
-                clock = time.perf_counter()
+    while training.step < training.total_steps:
+        with closing(prefetch(batches, training.step, training.total_steps, workers=workers)) as stream:
+            for batch in stream:
+                loss = _step(training, batch)
+                if not math.isfinite(loss):
+                    if good is None or training.setbacks >= setbacks:
+                        raise _diverged(training, loss, batches)
+                    had = training.setbacks
+                    training.load(good)
+                    training.setbacks = had + 1
+                    losses.clear()
+                    break
+                training.step += 1
+                losses.append(loss)
+                seen = training.step * step_pixels
+                due = seen // report_every_pixels > (seen - step_pixels) // report_every_pixels
+                if due or training.step == training.total_steps:
+                    training.seconds += time.perf_counter() - clock
+                    yield _report(training, losses, batches)
+                    losses.clear()
+                    good = copy.deepcopy(training.state()) if setbacks else None
+                    clock = time.perf_counter()
+
+
+def _report(training: Training, losses: list[float], batches: Batches) -> Report:
+    pixels = training.step * batches.crops * math.prod(batches.crop)
+    return Report(
+        step=training.step,
+        total_steps=training.total_steps,
+        epoch=pixels / batches.pack.pixels,
+        pixels=pixels,
+        loss=sum(losses) / len(losses),
+        learning_rate=max(group["lr"] for group in training.optimizer.param_groups),
+        seconds=training.seconds,
+        parts=training.parts,
+        setbacks=training.setbacks,
+    )
+
+
+def _diverged(training: Training, loss: float, batches: Batches) -> Diverged:
+    first = training.step * batches.crops
+    names = sorted({batches.pack.names[batches.scene(crop)] for crop in range(first, first + batches.crops)})
+    rate = max(group["lr"] for group in training.optimizer.param_groups)
+    after = f" after {training.setbacks} setbacks" if training.setbacks else ""
+    listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return Diverged(
+        f"training diverged: loss {loss} at step {training.step}{after}, learning rate {rate:.3g}, scenes {listed}"
+    )
 
 
 def _step(training: Training, batch: Batch) -> float:
-    """One optimiser step; its loss."""
-    torch.manual_seed(int(np.random.SeedSequence((training.seed, training.step)).generate_state(1)[0]))
-    learning_rate = training.learning_rate * training.schedule(training.step / training.total_steps)
-    for group in training.optimizer.param_groups:
-        group["lr"] = learning_rate
-    images = normalise(batch[0].to(training.device, non_blocking=True))
+    """One optimiser step; its loss. The weights are not to be used where that is not finite.
+
+    Where the batch does not fit into the device's memory, it is divided, and stays so: each part weighs as much as it
+    has labelled pixels. Batch norm then sees a part at a time.
+    """
+    _steer(training)
+    training.net.train()
+    while True:
+        torch.manual_seed(int(np.random.SeedSequence((training.seed, training.step)).generate_state(1)[0]))
+        training.optimizer.zero_grad(set_to_none=True)
+        try:
+            value = _backward(training, *batch)
+            break
+        except torch.OutOfMemoryError:
+            if training.parts >= len(batch[0]):
+                raise StageFailure(
+                    f"out of memory on {training.device} with one crop at a time: lower search.crops (params.yaml)"
+                ) from None
+        training.parts = min(2 * training.parts, len(batch[0]))
+        if training.device.type == "cuda":
+            torch.cuda.empty_cache()
+    if training.clip:
+        training.scaler.unscale_(training.optimizer)
+        nn.utils.clip_grad_norm_(training.net.parameters(), training.clip)
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
+    training.ema.update(training.net, training.step)
+    return value.item()  # last: on a GPU it waits for the whole step
+
+
+def _backward(training: Training, images: Tensor, labels: Tensor) -> Tensor:
+    """Adds the batch's gradients, part after part; the loss, float32 scalar without a graph."""
+    labelled = (labels != IGNORE).flatten(1).sum(dim=1)
+    total = torch.zeros((), device=training.device)
+    for some_images, some_labels, counts in zip(
+        *(one.chunk(training.parts) for one in (images, labels, labelled)), strict=True
+    ):
+        share = float(counts.sum() / labelled.sum().clamp_min(1)) if training.parts > 1 else 1.0
+        loss = share * _loss(training, some_images, some_labels)
+        training.scaler.scale(loss).backward()
+        total += loss.detach()
+    return total
+
+
+def _loss(training: Training, images: Tensor, labels: Tensor) -> Tensor:
+    """The loss of images (uint8 BHWC) and labels (uint8 BHW)."""
+    images = normalise(images.to(training.device, non_blocking=True))
     if not training.channels_last:
         images = images.contiguous()
-    target = batch[1].to(training.device, non_blocking=True).long()
-    training.net.train()
+    target = labels.to(training.device, non_blocking=True).long()
     with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
         outputs = training.net(images)
     loss = _weigh(training.loss, outputs, target, training.aux_weight)
     if training.teacher:
         loss = loss + training.teacher.weight * _imitate(training, training.teacher, images, outputs, target)
-    training.optimizer.zero_grad(set_to_none=True)
-    training.scaler.scale(loss).backward()
-    training.scaler.step(training.optimizer)
-    training.scaler.update()
-    training.ema.update(training.net, training.step)
-    value = loss.item()  # last: on a GPU it waits for the whole step
-    if not math.isfinite(value):
-        raise Diverged(f"training diverged: loss {value} at step {training.step}, learning rate {learning_rate:.3g}")
-    training.step += 1
-    return value
+    return loss
+
+
+def _steer(training: Training) -> None:
+    """Sets the optimizer's learning rate, and momentum where the schedule has one, for the step to come."""
+    progress = training.step / training.total_steps
+    learning_rate = training.learning_rate * BACK_OFF**training.setbacks * training.schedule(progress)
+    for group in training.optimizer.param_groups:
+        group["lr"] = learning_rate * group["share"]
+        if training.schedule.momentum:
+            momentum = training.schedule.momentum(progress)
+            group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})
 
 
 def _imitate(

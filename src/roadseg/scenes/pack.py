@@ -1,10 +1,11 @@
 """The decoded cache: a split's scenes as plain bytes, so that training never waits for a PNG decoder.
 
-In: scenes of an index. Out: a `Pack`, three files under .state/packs/KEY/ that are mapped, not read, into memory:
+In: scenes of an index. Out: a `Pack`, four files under .state/packs/KEY/ that are mapped, not read, into memory:
 
     images.bin   uint8, the images one after another, each HWC RGB 0-255
     labels.bin   uint8, the masks one after another, each HW, train ids, 255 = ignore
     table.npy    int64 [scenes, 6]: image offset, height, width; label offset, height, width (bytes, pixels)
+    names.json   the images' paths
 
 KEY is a hash of what was decoded, so a changed scene makes a new pack and an old one is never wrong. Scenes may have
 different sizes, and an image another size than its label. Building holds one scene in memory at a time.
@@ -28,7 +29,7 @@ from roadseg import paths
 from roadseg.errors import UserError
 from roadseg.scenes.index import Scene
 
-FORMAT = 2
+FORMAT = 3
 """Raise it when the files' layout changes: old packs are then left alone and new ones built."""
 
 KEEP_DAYS = 14
@@ -45,6 +46,8 @@ class Pack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.table: np.ndarray = np.load(folder / "table.npy")
+        self.names: list[str] = json.loads((folder / "names.json").read_text(encoding="utf-8"))
+        """The images' paths, for messages."""
         self._images = np.memmap(folder / "images.bin", dtype=np.uint8, mode="r")
         self._labels = np.memmap(folder / "labels.bin", dtype=np.uint8, mode="r")
 
@@ -139,6 +142,7 @@ def _build(scenes: Sequence[Scene], limits: Limits, folder: Path) -> None:
             image_offset += image.size
             label_offset += label.size
     np.save(aside / "table.npy", np.array(table, dtype=np.int64))
+    (aside / "names.json").write_text(json.dumps([scene.image.as_posix() for scene in scenes]), encoding="utf-8")
     aside.rename(folder)
 
 

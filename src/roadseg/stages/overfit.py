@@ -23,6 +23,7 @@ from roadseg.metrics import scores
 from roadseg.nets import initial
 from roadseg.scenes import index, masks, sources
 from roadseg.scenes.pack import Pack, pack
+from roadseg.stages import registered
 from roadseg.stages.profile import class_weights
 
 LOOKS = 15
@@ -52,6 +53,7 @@ def run(
     out: Path = Path("models/overfit"),
 ) -> None:
     """Prints a line a network and writes `out`. Raises StageFailure naming those that stay below the goal."""
+    config = registered.pinned(config)
     names = tuple(networks) or config.search.networks
     for name in names:
         if name not in nets.NETS:
@@ -61,19 +63,22 @@ def run(
     with Progress() as progress:
         for name in names:
             bar = progress.add_task(name, total=steps)
-            looks = []
-            for look in learn(config, name, few, classes, steps=steps, goal=goal):
-                looks.append(look)
-                progress.update(bar, completed=look.step, description=f"{name}: mIoU {look.miou:.1%}")
+            looks = [Look(0, float("nan"), 0.0, 0.0)]
+            try:
+                for look in learn(config, name, few, classes, steps=steps, goal=goal):
+                    looks.append(look)
+                    progress.update(bar, completed=look.step, description=f"{name}: mIoU {look.miou:.1%}")
+            except engine.Diverged as error:
+                progress.console.print(f"{name}: {error}", markup=False)
             last = looks[-1]
             progress.remove_task(bar)
             verdict = "learns" if last.miou >= goal else "does not learn"
             said = f"{name} {verdict}: mIoU {last.miou:.1%} of {scenes} scenes after {last.step} steps"
             progress.console.print(f"{said}, {last.seconds:.0f} s", markup=False)
-            rows += [{"network": name, "step": one.step, "loss": one.loss, "miou": one.miou} for one in looks]
+            rows += [{"network": name, "step": one.step, "loss": one.loss, "miou": one.miou} for one in looks[1:]]
             below += [name] * (last.miou < goal)
     out.mkdir(parents=True, exist_ok=True)
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=["network", "step", "loss", "miou"])
     frame.to_csv(out / "overfit.csv", index=False)
     figures.overfit(frame, goal).savefig(out / "overfit.png")
     Console().print(f"{out / 'overfit.csv'}, {out / 'overfit.png'}", markup=False)
@@ -110,13 +115,15 @@ def learn(
     weights = class_weights(counts, np.array([label.size for label in labels]))
     torch.manual_seed(config.seed)
     net = nets.build(network, classes)
-    initial.load(net, settings.initial)
+    if left := initial.load(net, settings.initial):
+        print(f"{network} starts from {settings.initial}, but for:\n{initial.described(left)}")
     training = engine.start(
         net,
-        loss=losses.build(config.search.losses[0], weights[settings.class_weights]),
+        loss=losses.build(config.search.losses[0], weights, settings.class_weights),
         learning_rate=(rate.low * rate.high) ** 0.5,
         weight_decay=0.0,  # learning by heart is the point
         schedule=schedules.build("one_cycle"),
+        optimizer=settings.optimizer,
         ema=EMA,
         precision=settings.precision,
         channels_last=settings.channels_last,

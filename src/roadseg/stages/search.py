@@ -13,14 +13,16 @@ import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
+from torch import nn
 
-from roadseg import figures, paths
-from roadseg.config import Config
+from roadseg import figures, losses, nets, paths, schedules
+from roadseg.config import CLASS_WEIGHTS, Config
 from roadseg.deploy import engines, timings
 from roadseg.deploy.export import input_size
+from roadseg.engine import optimizers
 from roadseg.errors import StageFailure, UserError
-from roadseg.losses import LOSSES
-from roadseg.nets import NETS
+from roadseg.nets import NETS, initial
+from roadseg.scenes import sources
 from roadseg.stages import training
 from roadseg.stages.stage import Stage
 from roadseg.stages.training import Course, Recipe
@@ -35,12 +37,36 @@ PRUNERS = {
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
+NOTHING = nn.Linear(1, 1)
+"""What optimizers are tried on."""
+
+
 def check(config: Config) -> None:
-    """Raises UserError where params.yaml names a network or a loss that there is not."""
-    for key, names, known in (("networks", config.search.networks, NETS), ("losses", config.search.losses, LOSSES)):
+    """Raises UserError where params.yaml names something that there is not, or a start that does not fit a network:
+    before hours of trials, not in the middle of them."""
+    for name in config.search.networks:
+        if name not in NETS:
+            raise UserError(f"params.yaml: search.networks: there is no {name!r}; choose from {', '.join(NETS)}")
+    for key, names, build in (
+        ("search.losses", config.search.losses, lambda name: losses.build(name, dict.fromkeys(CLASS_WEIGHTS, (1.0,)))),
+        ("train.schedule", (config.train.schedule,), schedules.build),
+        ("train.optimizer", (config.train.optimizer,), lambda name: optimizers.build(name, NOTHING, weight_decay=0.0)),
+        ("search.networks", config.search.networks, lambda name: _start(config, name)),
+    ):
         for name in names:
-            if name not in known:
-                raise UserError(f"params.yaml: search.{key}: there is no {name!r}; choose from {', '.join(known)}")
+            try:
+                build(name)
+            except UserError as error:
+                raise UserError(f"params.yaml: {key}: {error}") from None
+
+
+def _start(config: Config, network: str) -> None:
+    if config.train.initial == initial.RANDOM:
+        return
+    try:
+        initial.load(nets.build(network, len(sources.space_of(config).classes)), config.train.initial)
+    except UserError as error:
+        raise UserError(f"{network}: {error}") from None
 
 
 def latency_table(config: Config, course: Course) -> pd.DataFrame:
@@ -247,7 +273,7 @@ class Search:
 
 def key(config: Config, networks: list[str]) -> str:
     """The study's name; see `training.key`. The number of trials and finalists is not part of it."""
-    return training.key(config, search=_space_of(config, networks))
+    return training.key(config, networks, search=_space_of(config, networks))
 
 
 def _space_of(config: Config, networks: list[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from roadseg import checkpoint, figures, paths
 from roadseg.config import Config
 from roadseg.engine import Diverged
 from roadseg.errors import StageFailure
+from roadseg.nets import initial
 from roadseg.stages import training
 from roadseg.stages.stage import Stage
 from roadseg.stages.training import Course, Recipe
@@ -42,6 +43,9 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
         saved = checkpoint.load(path)
         learner.load(saved["training"])
         curve = saved["curve"]
+    elif left := course.network(recipe, config.seed)[1]:
+        print(f"{recipe.name} starts from {config.train.initial}, but for (all of them are in its recipe.json):")
+        print(initial.described(left))
     tags = {"roadseg.network": recipe.network, "roadseg.finalist": recipe.name}
     params = training.settings(config, recipe, epochs=config.train.epochs)
     reports = max(1, round(config.train.epochs))
@@ -86,7 +90,7 @@ def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recip
 
 
 def _key(config: Config, recipe: Recipe) -> str:
-    return training.key(config, train=asdict(recipe), epochs=config.train.epochs)
+    return training.key(config, [recipe.network], train=asdict(recipe), epochs=config.train.epochs)
 
 
 def write(config: Config, course: Course, trained: dict[Recipe, Path], running: Stage) -> None:

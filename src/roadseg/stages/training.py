@@ -7,15 +7,17 @@ weights, the budget's unit. Trials differ by recipe alone, so they can be compar
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from roadseg import closure, engine, losses, nets, paths, schedules
-from roadseg.config import Config
+from roadseg.config import CLASS_WEIGHTS, Config
 from roadseg.engine import Teacher, Training
 from roadseg.labels import LabelSpace
 from roadseg.metrics import Scores, scores
@@ -36,14 +38,15 @@ class Recipe:
     network: str
     loss: str
     learning_rate: float
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of train.optimizer."""
     crop: float
     """Share of the scene's height and width."""
 
     @property
     def name(self) -> str:
         """For people, files and tables; recipes whose learning rates agree in two digits share it."""
-        return f"{self.network}-{self.loss}-{self.learning_rate:.2g}-{self.crop:g}"
+        loss = re.sub(r"[^\w.]+", "-", self.loss).strip("-")  # a sum of losses has blanks and stars
+        return f"{self.network}-{loss}-{self.learning_rate:.2g}-{self.crop:g}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Course:
     space: LabelSpace
     train: Pack
     val: Pack
-    weights: tuple[float, ...]
+    weights: dict[str, list[float]]
+    """Class weights by name; see roadseg.losses.build."""
     draws: tuple[float, ...]
     """How often each training scene is drawn, against 1."""
     teacher: Teacher | None
@@ -70,7 +74,7 @@ class Course:
             space=space,
             train=pack(index.labelled(config, "train"), long_side=config.train.long_side, own_labels=False),
             val=pack(index.labelled(config, "val"), long_side=config.train.long_side),
-            weights=tuple(weights[config.train.class_weights]),
+            weights={name: values for name, values in weights.items() if name in CLASS_WEIGHTS},
             draws=tuple(index.draws(config)),
             teacher=teacher.load(config.train.distil, space) if config.train.distil else None,
             device="cuda" if torch.cuda.is_available() else "cpu",
@@ -91,20 +95,29 @@ class Course:
         """Pixels of one step, whatever the crop."""
         return self.config.train.batch * math.prod(self.train.size)
 
+    def network(self, recipe: Recipe, seed: int) -> tuple[nn.Module, list[str]]:
+        """The seeded network with the weights that it starts from, and a line for each weight that was not loaded."""
+        torch.manual_seed(seed)
+        net = nets.build(recipe.network, len(self.space.classes))
+        return net, initial.load(net, self.config.train.initial)
+
     def begin(self, recipe: Recipe, *, epochs: float, seed: int) -> Training:
         """A training at step 0: the seeded network, its optimizer, its schedule over `epochs`."""
         settings = self.config.train
-        torch.manual_seed(seed)
-        net = nets.build(recipe.network, len(self.space.classes))
-        if left := initial.load(net, settings.initial):
-            print(f"{recipe.network} starts from {settings.initial}, but for:\n{initial.described(left)}")
+        net, _ = self.network(recipe, seed)
+        backbone = getattr(net, "backbone", None)  # what networks call an encoder with published weights
         pixels = int(epochs * self.train.pixels)
         return engine.start(
             net,
-            loss=losses.build(recipe.loss, self.weights),
+            loss=losses.build(recipe.loss, self.weights, settings.class_weights),
             learning_rate=recipe.learning_rate,
             weight_decay=settings.weight_decay,
             schedule=schedules.build(settings.schedule),
+            optimizer=settings.optimizer,
+            encoder=list(backbone.parameters()) if backbone else (),
+            encoder_rate=settings.encoder_rate,
+            clip=settings.clip,
+            parts=settings.parts,
             ema=settings.ema,
             precision=settings.precision,
             channels_last=settings.channels_last,
@@ -126,6 +139,7 @@ class Course:
             crop=crop,
             report_every_pixels=math.ceil(total / reports),
             draws=self.draws,
+            setbacks=self.config.train.setbacks,
         )
 
     def score(self, training: Training) -> Scores:
@@ -134,8 +148,8 @@ class Course:
         return scores(matrices.sum(axis=0))
 
 
-def key(config: Config, **protocol: Any) -> str:
-    """Names a training's whole input: scenes, weights, settings, code and torch version, as 12 hex digits.
+def key(config: Config, networks: Sequence[str], **protocol: Any) -> str:
+    """Names the whole input of training these networks: scenes, weights, settings, code and versions, as 12 hex digits.
 
     Code counts by `closure.digest`, so that a changed comment or docstring names the same training.
     """
@@ -144,7 +158,7 @@ def key(config: Config, **protocol: Any) -> str:
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
     parts += [closure.digest([__name__]), torch.__version__, json.dumps(settings, sort_keys=True)]
     parts += [json.dumps([config.data.weights.get(name, 1.0) for name in config.data.trained])]
-    parts += [initial.digest(config.train.initial), teacher.digest(config.train.distil)]
+    parts += [initial.digest(config.train.initial), teacher.digest(config.train.distil), initial.library(networks)]
     parts += [str(config.seed), json.dumps(protocol, sort_keys=True)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
@@ -178,6 +192,7 @@ def describe(recipe: Recipe, course: Course, *, key: str, epochs: float, val: Sc
         "std": list(STD),
         "sources": list(course.config.data.trained),
         "initial": course.config.train.initial,
+        "not_loaded": course.network(recipe, course.config.seed)[1],
         "distil": course.config.train.distil and course.config.train.distil.model_dump(),
         "val_miou": val.miou,
         "train_scenes": len(course.train),

@@ -1,0 +1,62 @@
+"""Losses that look at where classes meet."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from roadseg.losses.pixels import IGNORE, Loss, mean, negative_log, prepared
+
+
+def edge() -> Loss:
+    """Cross-entropy over the pixels on a boundary alone: those with a labelled neighbour, of the four, of another
+    class. A part of sums, for outlines and thin things; 0 where no classes meet."""
+
+    @prepared
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        per_pixel, _ = negative_log(logits, target, None)
+        right, lower = _differences(target)
+        on_edge = torch.zeros_like(target, dtype=torch.bool)
+        on_edge[:, :, :-1] |= right
+        on_edge[:, :, 1:] |= right
+        on_edge[:, :-1] |= lower
+        on_edge[:, 1:] |= lower
+        return mean(per_pixel, on_edge.float())
+
+    return loss
+
+
+def boundary(logits: Tensor, target: Tensor) -> Tensor:
+    """For a training head of one channel, which says where classes meet: binary cross-entropy plus Dice (STDC: Fan et
+    al. 2021, section 3.3, equations 3 and 4; there the truth is a Laplacian of the labels).
+
+    A position of B1HW logits is on a boundary where one of the target's pixels in it has a right or lower neighbour of
+    another class; an ignored neighbour makes none. Positions without a labelled pixel count nowhere.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        truth, labelled = boundaries(target, logits.shape[-2:])
+        said = logits[:, 0].float()
+        per_pixel = functional.binary_cross_entropy_with_logits(said, truth, reduction="none")
+        probability = said.sigmoid() * labelled
+        overlap = (probability * truth).sum()
+        dice = 1 - (2 * overlap + 1) / (probability.square().sum() + truth.sum() + 1)
+        return mean(per_pixel, labelled) + dice * labelled.any()
+
+
+def boundaries(target: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Of target int64 BHW: float32 [B, *size], 1 where classes meet in a position, and 1 where it has a label."""
+    edges = torch.zeros_like(target, dtype=torch.float32)
+    right, lower = _differences(target)
+    edges[:, :, :-1] += right
+    edges[:, :-1] += lower
+    labelled = (target != IGNORE).float()
+    truth, known = (functional.adaptive_max_pool2d(one[:, None], size)[:, 0] for one in (edges, labelled))
+    return truth.clamp_max(1), known
+
+
+def _differences(target: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether a pixel and its right neighbour, bool [B, H, W - 1], or lower one, [B, H - 1, W], are labelled and of two
+    classes."""
+    labelled = target != IGNORE
+    right = (target[:, :, 1:] != target[:, :, :-1]) & labelled[:, :, 1:] & labelled[:, :, :-1]
+    lower = (target[:, 1:] != target[:, :-1]) & labelled[:, 1:] & labelled[:, :-1]
+    return right, lower

@@ -1,0 +1,84 @@
+"""Losses that compare a class's whole region with the truth: Dice, Jaccard and Lovász.
+
+All go over the labelled pixels of the whole batch that this process has, and are means over the classes that its labels
+show: a class counts as much as any other, however few its pixels.
+"""
+
+import torch
+from torch import Tensor
+
+from roadseg.losses.pixels import IGNORE, Loss, cross_entropy, prepared
+
+
+def soft_dice() -> Loss:
+    """1 - 2 sum(p y) / (sum(p) + sum(y)): Milletari 2016 with plain sums in the denominator.
+
+    Alone it trains badly from scratch: its gradient passes through the softmax and so vanishes exactly where the
+    network is surely wrong, and for a class of a few pixels it is mostly noise. Add cross-entropy, as `dice` does.
+    """
+
+    @prepared
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        overlap_C, said_C, true_C = _sums(logits, target)
+        return _over_present(1 - 2 * overlap_C / (said_C + true_C.clamp_min(1)), true_C)
+
+    return loss
+
+
+def jaccard() -> Loss:
+    """1 - sum(p y) / (sum(p) + sum(y) - sum(p y)): the IoU of probabilities (Rahman and Wang 2016, equation 3). Alone
+    it has soft Dice's weaknesses."""
+
+    @prepared
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        overlap_C, said_C, true_C = _sums(logits, target)
+        return _over_present(1 - overlap_C / (said_C + true_C - overlap_C).clamp_min(1), true_C)
+
+    return loss
+
+
+def lovasz() -> Loss:
+    """Lovász-softmax (Berman et al. 2018, section 3.1, equations 8 and 9): a convex surface through the IoU that whole
+    sets of wrong pixels cost. It sorts the pixels once a class, which costs more than all other losses here."""
+
+    @prepared
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        labelled = target != IGNORE
+        probabilities_PC = logits.softmax(dim=1).movedim(1, 3)[labelled]
+        truth_P = target[labelled]
+        costs = [_of_class(probabilities_PC[:, c], truth_P == c) for c in truth_P.unique().tolist()]
+        return torch.stack(costs).mean() if costs else (logits * 0).sum()
+
+    return loss
+
+
+def dice() -> Loss:
+    """Soft Dice plus cross-entropy, both weighing 1, as in nnU-Net (Isensee 2021). Cross-entropy is strong exactly
+    where soft Dice is weak."""
+    region, pixels = soft_dice(), cross_entropy()
+    return lambda logits, target: region(logits, target) + pixels(logits, target)
+
+
+def _sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each class, over the labelled pixels: sum(p y), sum(p), sum(y). float32 [C]."""
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    is_class_BCHW = target[:, None] == classes[:, None, None]
+    probability_BCHW = logits.softmax(dim=1) * (target != IGNORE)[:, None]
+    overlap_C = (probability_BCHW * is_class_BCHW).sum(dim=(0, 2, 3))
+    return overlap_C, probability_BCHW.sum(dim=(0, 2, 3)), is_class_BCHW.sum(dim=(0, 2, 3)).float()
+
+
+def _over_present(cost_C: Tensor, true_C: Tensor) -> Tensor:
+    present_C = true_C > 0
+    return (cost_C * present_C).sum() / present_C.sum().clamp_min(1)
+
+
+def _of_class(probability_P: Tensor, is_class_P: Tensor) -> Tensor:
+    """The Lovász extension of a class's Jaccard loss at its errors (algorithm 1 of the paper)."""
+    truth = is_class_P.float()
+    errors, order = (truth - probability_P).abs().sort(descending=True)
+    ordered = truth[order]
+    total = ordered.sum()
+    cost = 1 - (total - ordered.cumsum(0)) / (total + (1 - ordered).cumsum(0))
+    steps = torch.cat([cost[:1], cost.diff()])
+    return errors @ steps

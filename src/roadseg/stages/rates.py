@@ -1,0 +1,83 @@
+"""Learning rates by eye: the schedules drawn, and the range test that says which peak to search around.
+
+The range test (Smith 2017, section 3.3) trains for some steps while the rate rises exponentially. The loss falls where
+the rate is useful and bursts where it is too high. Writes models/rate/: rate.csv and rate.png.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from roadseg import figures, schedules
+from roadseg.config import Config
+from roadseg.engine import Diverged
+from roadseg.errors import StageFailure, UserError
+from roadseg.schedules import Schedule
+from roadseg.stages import registered, search
+from roadseg.stages.training import Course, Recipe
+
+POINTS = 500
+SMOOTH = 0.9
+"""Decay of the loss's moving average."""
+BURST = 2.0
+"""The test ends where the smoothed loss is so many times its lowest."""
+
+
+def draw(config: Config, names: Sequence[str], out: Path) -> None:
+    """Writes a picture of these schedules, or of the run's own and all others. UserError for one that there is not."""
+    own = config.train.schedule
+    chosen = list(names) or [own, *(name for name in schedules.SCHEDULES if name != own)]
+    curves = {name: [schedules.build(name)(place / POINTS) for place in range(POINTS + 1)] for name in chosen}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rate = config.search.learning_rate
+    figures.schedules(curves, (rate.low * rate.high) ** 0.5).savefig(out)
+    Console().print(str(out), markup=False)
+
+
+def run(config: Config, network: str | None, *, steps: int, low: float, high: float, out: Path) -> float:
+    """Prints where the loss falls fastest and returns that learning rate. UserError for a network that there is not."""
+    if low >= high:
+        raise UserError(f"--low {low:g} must be below --high {high:g}")
+    config = registered.pinned(config)
+    name = network or config.search.networks[0]
+    only = config.search.model_copy(update={"networks": (name,)})
+    config = config.model_copy(update={"search": only, "train": config.train.model_copy(update={"setbacks": 0})})
+    search.check(config)
+    frame = tried(Course.open(config), name, steps, low, high)
+    if len(frame) < 3:
+        raise StageFailure(f"rate: {name}'s loss bursts at once: give a lower --low than {low:g}")
+    slope = frame["smooth"].diff() / frame["learning_rate"].map(math.log).diff()
+    best = float(frame["learning_rate"].iloc[int(slope.argmin())])
+    out.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(out / "rate.csv", index=False)
+    figures.rates(frame, best).savefig(out / "rate.png")
+    Console().print(
+        f"{name}: the loss falls fastest at {best:.2g}: search.learning_rate could be "
+        f"{{ low: {best / 10:.1g}, high: {best:.1g} }}\n{out / 'rate.csv'}, {out / 'rate.png'}",
+        markup=False,
+    )
+    return best
+
+
+def tried(course: Course, network: str, steps: int, low: float, high: float) -> pd.DataFrame:
+    """A row a step until the loss bursts: learning_rate, loss, and the loss smoothed."""
+    recipe = Recipe(network, course.config.search.losses[0], high, course.config.search.crops[0])
+    training = course.begin(recipe, epochs=1, seed=course.config.seed)
+    training.total_steps = steps
+    training.schedule = Schedule(lambda progress: (low / high) ** (1 - progress))
+    rows: list[dict[str, float]] = []
+    average = lowest = math.nan
+    reports = course.fit(training, recipe, reports=steps)
+    with suppress(Diverged):
+        for report in track(reports, total=steps, description=f"range test {network}", transient=True):
+            average = report.loss if math.isnan(average) else SMOOTH * average + (1 - SMOOTH) * report.loss
+            lowest = average if math.isnan(lowest) else min(lowest, average)
+            if average > BURST * lowest:
+                break
+            rows.append({"learning_rate": report.learning_rate, "loss": report.loss, "smooth": average})
+    return pd.DataFrame(rows)

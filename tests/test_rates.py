@@ -1,0 +1,35 @@
+"""The range test and the drawn schedules, on a few drawn scenes."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from roadseg import config
+from roadseg.errors import UserError
+from roadseg.stages import profile, rates
+from tests.test_overfit import STREETS, prepared
+
+
+def test_schedules_are_drawn(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rates.draw(config.read(), ["poly(restarts=2)", "one_cycle"], Path("deep/schedule.png"))
+    assert Path("deep/schedule.png").read_bytes().startswith(b"\x89PNG")
+    assert "deep/schedule.png" in capsys.readouterr().out
+    with pytest.raises(UserError, match="there is no schedule 'linear'"):
+        rates.draw(config.read(), ["linear"], Path("schedule.png"))
+
+
+def test_the_range_test_finds_a_rate_between_too_low_and_too_high(workspace: Path) -> None:
+    given = prepared(sources=STREETS, train={"batch": 2})
+    profile.run(given)
+    best = rates.run(given, "fastscnn", steps=40, low=1e-5, high=30.0, out=Path("models/rate"))
+    frame = pd.read_csv("models/rate/rate.csv")
+    assert frame["learning_rate"].is_monotonic_increasing
+    assert frame["learning_rate"].iloc[0] == pytest.approx(1e-5, rel=0.01)
+    assert len(frame) < 40, "it ends where the loss bursts"
+    assert 1e-4 < best < frame["learning_rate"].iloc[-1]
+    assert Path("models/rate/rate.png").is_file()
+    with pytest.raises(UserError, match=r"--low 1 must be below --high 0\.1"):
+        rates.run(given, None, steps=20, low=1, high=0.1, out=Path("models/rate"))
+    with pytest.raises(UserError, match="there is no 'net'"):
+        rates.run(given, "net", steps=20, low=1e-5, high=1, out=Path("models/rate"))
