@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+LIGHT = 9e6
+"""Parameters up to which a network is trained, compared and exported in every run of the tests."""
+
 
 def parameters(net: nn.Module) -> int:
     """All of them, those of training heads (`net.heads`) left out."""
@@ -35,3 +38,13 @@ def sizes(net: nn.Module, names: Iterable[str], height: int, width: int) -> dict
         net.get_submodule(name).register_forward_hook(note(name))
     net.eval().to("meta")(torch.empty(1, 3, height, width, device="meta"))
     return seen
+
+
+def elements(net: nn.Module, kinds: type | tuple[type, ...], height: int, width: int) -> int:
+    """How many numbers all modules of these kinds give for one image; `net` goes to "meta" as well."""
+    seen: list[int] = []
+    for module in net.modules():
+        if isinstance(module, kinds):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(output.numel()))
+    net.eval().to("meta")(torch.empty(1, 3, height, width, device="meta"))
+    return sum(seen)

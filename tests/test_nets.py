@@ -10,9 +10,9 @@ from torch.nn import functional
 from roadseg import nets
 from roadseg.errors import UserError
 from roadseg.nets.blocks import resize
-from roadseg.nets.ddrnet import Pyramid
+from roadseg.nets.ddrnet import LEVELS, averaged
 from roadseg.nets.enet import Down, Up
-from roadseg.nets.fastscnn import PyramidPooling
+from roadseg.nets.pooling import PyramidPooling
 
 EVERY = pytest.mark.parametrize("name", ["enet", "fastscnn", "ddrnet23slim"])
 """Those that are tested closely here; tests/test_nets_contract.py has the whole registry."""
@@ -151,27 +151,26 @@ def test_equal_maxima_all_get_the_value() -> None:
     assert maxima.all()
 
 
-def test_the_pyramid_computes_what_pooling_first_would() -> None:
+def test_the_pyramid_computes_what_pooling_last_would() -> None:
     torch.manual_seed(0)
-    pyramid = PyramidPooling(8, 8).train()
+    pyramid = PyramidPooling(8, 8, 1).train()
     pyramid(torch.randn(4, 8, 9, 12))  # so that the running statistics are not the identity
     pyramid.eval()
     features = torch.randn(2, 8, 9, 12)
     with torch.inference_mode():
         levels = [features]
         for bins, project in zip(pyramid.BINS, pyramid.projections):
-            pooled = functional.relu(project(functional.adaptive_avg_pool2d(features, bins)))
+            pooled = functional.relu(functional.adaptive_avg_pool2d(project(features), bins))
             levels.append(functional.interpolate(pooled, size=(9, 12), mode="bilinear"))
         torch.testing.assert_close(pyramid(features), pyramid.fuse(torch.cat(levels, dim=1)))
 
 
 def test_dappm_of_a_flat_map_is_flat_whatever_the_size() -> None:
     """Windows that reach over the border average what is inside, so a constant stays that constant."""
-    pyramid = Pyramid(4, 4, 4).eval()
     for size in [(1, 1), (3, 5), (12, 16)]:
         features = torch.full((1, 4, *size), 2.0)
-        for level in range(4):
-            torch.testing.assert_close(pyramid._pooled(features, level).unique(), torch.tensor([2.0]))
+        for level in range(LEVELS):
+            torch.testing.assert_close(averaged(features, level).unique(), torch.tensor([2.0]))
 
 
 def test_resize_leaves_what_fits_alone() -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from roadseg.nets.bilateral import Pooled
 from roadseg.nets.bisenetv2 import BiSeNetV2, GatherExpansion, GuidedAggregation
 from roadseg.nets.blocks import ConvNorm
+from roadseg.nets.pooling import Pooled
 from tests.structure import multiply_adds, parameters, sizes
 
 

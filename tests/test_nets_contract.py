@@ -1,5 +1,7 @@
 """The contract of every registered network, and its counts beside the published ones."""
 
+from functools import cache
+
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -9,13 +11,18 @@ from docs import zoo
 from roadseg import nets
 from roadseg.nets import counts
 from roadseg.nets.published import PUBLISHED
+from tests.structure import LIGHT
 
 EVERY = pytest.mark.parametrize("name", nets.NETS)
 CLASSES = 5
-LIGHT = 9e6
-"""Parameters up to which a network is trained and compared here; larger ones share their code with a smaller one."""
+FAMILIES = [
+    *("bisenetv1", "unet", "linknet_r18", "deeplabv3_r18", "deeplabv3plus_r18", "pspnet_r18"),
+    *("segformer_r18", "segformer_swin_t"),
+]
+"""Of each family without a light network, its smallest: trained and compared as well."""
 
 
+@cache
 def shapes(name: str) -> nn.Module:
     """The network without numbers: torch's meta device computes shapes alone."""
     with torch.device("meta"):
@@ -27,7 +34,7 @@ def seeded(name: str) -> nn.Module:
     return nets.build(name, CLASSES)
 
 
-LIGHT_ONES = [name for name in nets.NETS if counts.parameters(shapes(name)) < LIGHT]
+TRAINED = [name for name in nets.NETS if counts.parameters(shapes(name)) < LIGHT or name in FAMILIES]
 
 
 def images(batch: int, height: int, width: int) -> torch.Tensor:
@@ -48,7 +55,7 @@ def test_logits_have_the_inputs_size_and_training_heads_come_after(name: str) ->
             assert all(small <= full for small, full in zip(head.shape[2:], size, strict=True))
 
 
-@pytest.mark.parametrize("name", LIGHT_ONES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_finite_gradients_reach_every_parameter_and_a_seed_gives_the_same_again(name: str) -> None:
     net, again = seeded(name), seeded(name)
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in net.state_dict().items())
@@ -58,7 +65,7 @@ def test_finite_gradients_reach_every_parameter_and_a_seed_gives_the_same_again(
     assert all(parameter.grad.isfinite().all() for parameter in net.parameters() if parameter.grad is not None)
 
 
-@pytest.mark.parametrize("name", LIGHT_ONES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_what_is_saved_says_the_same_in_another_layout_and_nearly_in_bfloat16(name: str) -> None:
     net, other = seeded(name).eval(), nets.build(name, CLASSES).eval()
     other.load_state_dict(load(save({key: value.contiguous() for key, value in net.state_dict().items()})))
@@ -71,6 +78,28 @@ def test_what_is_saved_says_the_same_in_another_layout_and_nearly_in_bfloat16(na
     largest = expected.abs().max().item()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * largest)
     assert (rough - expected).abs().mean().item() < 0.05 * largest
+
+
+def test_every_network_is_written_in_files_of_which_a_trained_one_was_made() -> None:
+    """Ours and transformers'; larger forms are the same modules with other widths and depths."""
+
+    def files(name: str) -> set[str]:
+        kinds = {type(module).__module__ for module in shapes(name).modules()}
+        return {kind for kind in kinds if not kind.startswith("torch.")}
+
+    tried = set().union(*(files(name) for name in TRAINED))
+    assert {name for name in nets.NETS if not files(name) <= tried} == set()
+
+
+@pytest.mark.parametrize("name", ["fastscnn", "fcn", "segformer_r18", "ddrnet23slim", "pidnet_s"])
+def test_one_scene_trains_where_its_coarsest_map_has_two_positions(name: str) -> None:
+    """The package's docstring: a side above 32, of those that go down to 1/64 above 64. Two scenes of any size do."""
+    net, least = shapes(name).train(), 64 if name.startswith(("ddrnet", "pidnet")) else 32
+    assert net(torch.empty(1, 3, least, least + 1, device="meta"))[0].shape == (1, CLASSES, least, least + 1)
+    assert net(torch.empty(2, 3, 32, 32, device="meta"))[0].shape == (2, CLASSES, 32, 32)
+    if least == 64:
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            net(torch.empty(1, 3, 64, 64, device="meta"))
 
 
 def test_everything_registered_is_published_somewhere() -> None:

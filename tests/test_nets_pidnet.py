@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from roadseg.nets.ddrnet import averaged
 from roadseg.nets.pidnet import Fusion, Guided, PIDNetS, Pyramid
 from tests.structure import multiply_adds, parameters, sizes
 
@@ -89,7 +90,7 @@ def test_pappm_mixes_each_level_by_itself():
         fine = pyramid.fine(features)
         parts = [fine]
         for level in range(4):
-            coarse = pyramid.projections[level](pyramid._pooled(pyramid.norms[level](features), level))
+            coarse = pyramid.projections[level](averaged(pyramid.norms[level](features), level))
             summed = fine + functional.interpolate(coarse, size=(5, 9), mode="bilinear")
             own = slice(2 * level, 2 * level + 2)
             normed = (summed - norm.running_mean[own, None, None]) / (

@@ -1,13 +1,16 @@
 """The networks, by name. Each takes the number of classes and starts from random weights.
 
 Input: float32 B3HW, RGB, normalised; any height and width from 32 up (each file says what its strides like best).
+Training norms a batch by its own statistics, which one position of one image has not: a scene alone trains where one
+side is above 32, of DDRNet and PIDNet, whose coarsest map is at 1/64, above 64; else torch raises its ValueError. Two
+scenes of any size do.
 Output: float logits BCHW at exactly the input's height and width. In training mode a list of such logits: the main one
 first, then those of the training heads, if the network has any, whose losses count `AUX_WEIGHT` each. The latter are
 at 1/8 of the input, rounded up: bringing them to full size made a training step of Fast-SCNN up to 60 % longer on a
 CPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from torch import nn
@@ -70,7 +73,8 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 AUX_WEIGHT = 0.4
-"""Weight of a training head's loss beside the main one's 1: Fast-SCNN, section 4.1; DDRNet, section IV-C."""
+"""Weight of a training head's loss beside the main one's 1: Fast-SCNN, section 4.1; DDRNet, section IV-C. Where a
+paper weighs these losses otherwise, the network's file says so under "Departures"."""
 
 
 def module_of(name: str) -> str:
@@ -79,9 +83,15 @@ def module_of(name: str) -> str:
     return (build.func if isinstance(build, partial) else build).__module__
 
 
+def known(names: Iterable[str]) -> None:
+    """Raises UserError on the first of `names` that is no network's, and lists those that there are."""
+    for name in names:
+        if name not in NETS:
+            raise UserError(f"there is no network {name!r}: choose one of {', '.join(NETS)}")
+
+
 def build(name: str, classes: int) -> nn.Module:
     """A freshly initialised network, in training mode, from torch's global random state. Raises UserError on an unknown
     `name`."""
-    if name not in NETS:
-        raise UserError(f"there is no network {name!r}: choose one of {', '.join(NETS)}")
+    known([name])
     return NETS[name](classes)

@@ -4,8 +4,7 @@
 From Yu et al. 2018, "BiSeNet: Bilateral Segmentation Network for Real-time Semantic Segmentation", arXiv 1808.00897
 (sections 3.1 to 3.3, figure 2), as BiSeNetV1 and, with another backbone, STDC-Seg use them.
 
-One departure in all of them: in training, convolution and norm come before the pooling to 1x1. After it the norm would
-see one number an image, and refuse a batch of one image.
+One departure in all of them: in training, norms see the map before it is pooled to 1x1 (`roadseg.nets.pooling`).
 """
 
 import torch
@@ -13,25 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, resize
-
-
-class Pooled(nn.Module):
-    """`project`, then the average over `bins` x `bins` windows: BCHW -> BO(bins)(bins).
-
-    `project` is linear at each position (1x1 convolutions and norms, nothing else), so that evaluation pools first: the
-    same function, for the price of `bins`² positions. In training the order matters, because the norm takes its
-    statistics from what it sees: there it sees all positions.
-    """
-
-    def __init__(self, project: nn.Module, bins: int = 1) -> None:
-        super().__init__()
-        self.project = project
-        self.bins = bins
-
-    def forward(self, features: Tensor) -> Tensor:
-        if self.training:
-            return functional.adaptive_avg_pool2d(self.project(features), self.bins)
-        return self.project(functional.adaptive_avg_pool2d(features, self.bins))
+from roadseg.nets.pooling import Pooled
 
 
 class AttentionRefinement(nn.Module):

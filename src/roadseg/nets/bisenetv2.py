@@ -6,8 +6,10 @@ Yu et al. 2020, "BiSeNet V2: Bilateral Network with Guided Aggregation for Real-
 The main head is `hidden` channels wide: 128 as in PaddleSeg, which reports the paper's accuracy with it. CoinCheung's
 and OpenMMLab's implementations have 1024: 3.4 M parameters and half as much work again.
 
-Departures: the norm of the context embedding sees the map before it is pooled (`roadseg.nets.bilateral.Pooled`); the
-logits of all training heads come at 1/8, from where the paper enlarges them to the input's size.
+Departures: the norm of the context embedding sees the map before it is pooled (`roadseg.nets.pooling`); the average
+pooling of the aggregation leaves the padding out of its means, else the border would depend on it; the logits of all
+training heads come at 1/8, from where the paper enlarges them to the input's size, and their losses weigh
+`roadseg.nets.AUX_WEIGHT`, where PaddleSeg and CoinCheung have 1.
 
 Input: any height and width from 32 up; strides divide upwards and resizing goes to measured sizes. Multiples of 32
 leave no border that sees padding only.
@@ -17,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from roadseg.nets.bilateral import Pooled
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, initialise, resize
+from roadseg.nets.pooling import Pooled
 
 
 class Stem(nn.Module):

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from roadseg import nets
+
 
 def parameters(net: nn.Module) -> int:
     """Trainable numbers of what is deployed: all but those of `net.heads`, which only training has."""
@@ -25,3 +27,11 @@ def multiply_adds(net: nn.Module, height: int, width: int) -> int:
     finally:
         net.train(was_training)
     return int(counter.get_total_flops()) // 2
+
+
+def of(name: str, classes: int, height: int, width: int) -> tuple[int, int]:
+    """Parameters and multiply-adds of a registered network. On torch's meta device: shapes alone, no memory, no
+    time."""
+    with torch.device("meta"):
+        net = nets.build(name, classes)
+    return parameters(net), multiply_adds(net, height, width)

@@ -5,7 +5,7 @@ Hong et al. 2021, "Deep Dual-resolution Networks for Real-time and Accurate Sema
 training head.
 
 Input: any height and width from 32 up; strides divide upwards and resizing goes to measured sizes. Multiples of 64
-leave no border that sees padding only.
+leave no border that sees padding only. Training on one scene alone needs a side above 64: the pyramid norms its map.
 """
 
 import torch
@@ -44,9 +44,12 @@ class Residual(nn.Module):
         return self.shortcut(features) + self.branch(features)
 
 
-def _stage(inputs: int, channels: int, stride: int = 1) -> nn.Sequential:
-    """Two basic blocks, the first with the stride; no ReLU at the end."""
-    return nn.Sequential(Residual(inputs, channels, stride), nn.ReLU(inplace=True), Residual(channels, channels))
+def stage(inputs: int, channels: int, stride: int = 1, blocks: int = 2) -> nn.Sequential:
+    """That many basic blocks, the first with the stride, ReLUs between them; no ReLU at the end."""
+    layers: list[nn.Module] = [Residual(inputs, channels, stride)]
+    for _ in range(blocks - 1):
+        layers += [nn.ReLU(inplace=True), Residual(channels, channels)]
+    return nn.Sequential(*layers)
 
 
 class NormConv(nn.Sequential):
@@ -57,6 +60,26 @@ class NormConv(nn.Sequential):
         super().__init__(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), conv)
 
 
+def head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Pre-activated 3x3 and 1x1 convolutions: BCHW -> BOHW."""
+    return nn.Sequential(
+        NormConv(inputs, hidden, 3), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 1)
+    )
+
+
+WINDOWS = ((5, 2), (9, 4), (17, 8))
+"""Kernel and stride of DAPPM's average pooling, positions at 1/64. Its last level, not listed, is the whole map."""
+LEVELS = len(WINDOWS) + 1
+
+
+def averaged(features: Tensor, level: int) -> Tensor:
+    """The averages of `WINDOWS[level]`, or of the whole map where that was the last: BCHW -> BChw."""
+    if level == len(WINDOWS):
+        return functional.adaptive_avg_pool2d(features, 1)
+    kernel, stride = WINDOWS[level]
+    return functional.avg_pool2d(features, kernel, stride, kernel // 2, count_include_pad=False)
+
+
 class Pyramid(nn.Module):
     """DAPPM (figure 5, equation 4): averages over ever larger windows, each added to the next smaller and convolved.
 
@@ -65,37 +88,21 @@ class Pyramid(nn.Module):
     inside it (`count_include_pad=False`): else what a window gives would depend on the size of the crop.
     """
 
-    WINDOWS = ((5, 2), (9, 4), (17, 8))
-    """Kernel and stride of the average pooling, positions at 1/64. The last level, not listed, is the whole map."""
-
     def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
         super().__init__()
-        levels = len(self.WINDOWS) + 1
         self.fine = NormConv(inputs, hidden)
-        self.norms = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)) for _ in range(levels))
-        self.projections = nn.ModuleList(nn.Conv2d(inputs, hidden, 1, bias=False) for _ in range(levels))
-        self.mixes = nn.ModuleList(NormConv(hidden, hidden, 3) for _ in range(levels))
-        self.fuse = NormConv((levels + 1) * hidden, outputs)
+        self.norms = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)) for _ in range(LEVELS))
+        self.projections = nn.ModuleList(nn.Conv2d(inputs, hidden, 1, bias=False) for _ in range(LEVELS))
+        self.mixes = nn.ModuleList(NormConv(hidden, hidden, 3) for _ in range(LEVELS))
+        self.fuse = NormConv((LEVELS + 1) * hidden, outputs)
         self.shortcut = NormConv(inputs, outputs)
-
-    def _pooled(self, features: Tensor, level: int) -> Tensor:
-        if level == len(self.WINDOWS):
-            return functional.adaptive_avg_pool2d(features, 1)
-        kernel, stride = self.WINDOWS[level]
-        return functional.avg_pool2d(features, kernel, stride, kernel // 2, count_include_pad=False)
 
     def forward(self, features: Tensor) -> Tensor:
         scales = [self.fine(features)]
         for level, (norm, project, mix) in enumerate(zip(self.norms, self.projections, self.mixes, strict=True)):
-            coarse = project(self._pooled(norm(features), level))
+            coarse = project(averaged(norm(features), level))
             scales.append(mix(scales[-1] + resize(coarse, features.shape[-2:])))
         return self.fuse(torch.cat(scales, dim=1)) + self.shortcut(features)
-
-
-def _head(inputs: int, hidden: int, classes: int) -> nn.Sequential:
-    return nn.Sequential(
-        NormConv(inputs, hidden, 3), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True), nn.Conv2d(hidden, classes, 1)
-    )
 
 
 class DDRNet23(nn.Module):
@@ -113,17 +120,17 @@ class DDRNet23(nn.Module):
         c1, c2, c4, c8 = width, 2 * width, 4 * width, 8 * width
         self.stem = nn.Sequential(
             ConvNormReLU(3, c1, 3, stride=2), ConvNormReLU(c1, c1, 3, stride=2),
-            _stage(c1, c1), nn.ReLU(inplace=True), _stage(c1, c2, 2),
+            stage(c1, c1), nn.ReLU(inplace=True), stage(c1, c2, 2),
         )  # fmt: skip
-        self.low16, self.low32, self.low64 = _stage(c2, c4, 2), _stage(c4, c8, 2), Residual(c8, c8, 2, wide=True)
-        self.high3, self.high4, self.high5 = _stage(c2, c2), _stage(c2, c2), Residual(c2, c2, wide=True)
+        self.low16, self.low32, self.low64 = stage(c2, c4, 2), stage(c4, c8, 2), Residual(c8, c8, 2, wide=True)
+        self.high3, self.high4, self.high5 = stage(c2, c2), stage(c2, c2), Residual(c2, c2, wide=True)
         self.to_low3 = ConvNorm(c2, c4, 3, stride=2)
         self.to_low4 = nn.Sequential(ConvNormReLU(c2, c4, 3, stride=2), ConvNorm(c4, c8, 3, stride=2))
         self.to_high3 = ConvNorm(c4, c2)
         self.to_high4 = ConvNorm(c8, c2)
         self.pyramid = Pyramid(2 * c8, 128, c4)  # 128 at both widths
-        self.classifier = _head(c4, hidden, classes)
-        self.heads = nn.ModuleList([_head(c2, hidden, classes)])
+        self.classifier = head(c4, hidden, classes)
+        self.heads = nn.ModuleList([head(c2, hidden, classes)])
         initialise(self)
 
     def _exchange(self, low: Tensor, high: Tensor, to_low: nn.Module, to_high: nn.Module) -> tuple[Tensor, Tensor]:
@@ -140,7 +147,7 @@ class DDRNet23(nn.Module):
         logits = resize(self.classifier(high + resize(low, high.shape[-2:])), size)
         if not self.training:
             return logits
-        return [logits, *(head(early) for head in self.heads)]
+        return [logits, *(each(early) for each in self.heads)]
 
 
 class DDRNet23Slim(DDRNet23):

@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from roadseg.nets.backbones import resnet
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, initialise, resize
+from roadseg.nets.pooling import pooled
+from roadseg.nets.pspnet import OverDilated
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 """ASPP's dilations by output stride: V3, section 3.3."""
@@ -47,21 +49,14 @@ class ASPP(nn.Module):
         self.whole = ConvNorm(inputs, WIDTH)
         self.fuse = nn.Sequential(ConvNormReLU((len(rates) + 2) * WIDTH, WIDTH), nn.Dropout(0.1))
 
-    def _mean(self, features: Tensor) -> Tensor:
-        """1x1 convolution and norm are linear, so that pooling first gives the same, and is nearly free; in training
-        the norm needs all positions."""
-        if self.training:
-            return functional.relu(functional.adaptive_avg_pool2d(self.whole(features), 1))
-        return functional.relu(self.whole(functional.adaptive_avg_pool2d(features, 1)))
-
     def forward(self, features: Tensor) -> Tensor:
         branches = [scale(features) for scale in self.scales]
-        branches.append(self._mean(features).expand_as(branches[0]))
+        branches.append(functional.relu(pooled(features, self.whole)).expand_as(branches[0]))
         fused: Tensor = self.fuse(torch.cat(branches, dim=1))
         return fused
 
 
-class DeepLabV3(nn.Module):
+class DeepLabV3(OverDilated):
     """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
 
     `depth` of the ResNet: 18, 50, 101. The finest features, and the training head's logits, are at 1/`output_stride`,
@@ -69,21 +64,9 @@ class DeepLabV3(nn.Module):
     """
 
     def __init__(self, classes: int, depth: int = 101, output_stride: int = 8) -> None:
-        super().__init__()
-        self.backbone = resnet(depth, output_stride)
-        middle, deep = self.backbone.channels[2:]
-        self.pyramid = ASPP(deep, RATES[output_stride], separable=False)
-        self.classifier = nn.Conv2d(WIDTH, classes, 1)
-        self.heads = nn.ModuleList([Head(middle, middle // 4, classes)])
-        for part in (self.pyramid, self.classifier, self.heads):
-            initialise(part)
-
-    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        _, _, middle, deep = self.backbone(image)
-        logits = resize(self.classifier(self.pyramid(deep)), image.shape[-2:])
-        if not self.training:
-            return logits
-        return [logits, *(head(middle) for head in self.heads)]
+        backbone = resnet(depth, output_stride)
+        pyramid = ASPP(backbone.channels[-1], RATES[output_stride], separable=False)
+        super().__init__(backbone, pyramid, nn.Conv2d(WIDTH, classes, 1), classes)
 
 
 class DeepLabV3Plus(nn.Module):

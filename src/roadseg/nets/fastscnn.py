@@ -3,23 +3,27 @@
 Poudel et al. 2019, "Fast-SCNN: Fast Semantic Segmentation Network", arXiv 1902.04502; table and section numbers below
 are the paper's. 1.1 M parameters at 19 classes without the training heads.
 
+Departures: the pyramid's norms see the map before it is pooled (`roadseg.nets.pooling`); the logits of the training
+heads are at 1/8.
+
 Input: any height and width from 32 up; strides divide upwards and resizing goes to measured sizes. Multiples of 32
 leave no border that sees padding only.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, initialise, resize
+from roadseg.nets.pooling import PyramidPooling
 
 
 class Separable(nn.Sequential):
-    """Depthwise 3x3, then pointwise, each with norm and ReLU: the paper's DSConv."""
+    """The paper's DSConv: depthwise 3x3 with norm, then pointwise with norm and ReLU. Section 3.2.1 leaves out the
+    nonlinearity between the two, and so does PaddleSeg's code; Tramac's Fast-SCNN-pytorch has a ReLU there."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__(
-            ConvNormReLU(inputs, inputs, 3, stride=stride, groups=inputs),
+            ConvNorm(inputs, inputs, 3, stride=stride, groups=inputs),
             ConvNormReLU(inputs, outputs),
         )
 
@@ -40,29 +44,6 @@ class Bottleneck(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features + self.branch(features) if self.residual else self.branch(features)
-
-
-class PyramidPooling(nn.Module):
-    """PSPNet's module (Zhao 2017): averages over 1x1, 2x2, 3x3 and 6x6 bins, a quarter of the channels each, beside
-    the input.
-
-    Projection and norm come before the pooling. All are linear, so that inference computes the same function as pooling
-    first; but in training the norm sees all positions, where after pooling to 1x1 it would see one number an image.
-    """
-
-    BINS = (1, 2, 3, 6)
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.projections = nn.ModuleList(ConvNorm(inputs, inputs // len(self.BINS)) for _ in self.BINS)
-        self.fuse = ConvNormReLU(2 * inputs, outputs)
-
-    def forward(self, features: Tensor) -> Tensor:
-        levels = [features]
-        for bins, project in zip(self.BINS, self.projections, strict=True):
-            pooled = functional.relu(functional.adaptive_avg_pool2d(project(features), bins))
-            levels.append(resize(pooled, features.shape[-2:]))
-        return self.fuse(torch.cat(levels, dim=1))
 
 
 class Fusion(nn.Module):
@@ -99,7 +80,7 @@ class FastSCNN(nn.Module):
         super().__init__()
         self.downsample = nn.Sequential(ConvNormReLU(3, 32, 3, stride=2), Separable(32, 48, 2), Separable(48, 64, 2))
         self.context = nn.Sequential(
-            _bottlenecks(64, 64, 2), _bottlenecks(64, 96, 2), _bottlenecks(96, 128, 1), PyramidPooling(128, 128)
+            _bottlenecks(64, 64, 2), _bottlenecks(64, 96, 2), _bottlenecks(96, 128, 1), PyramidPooling(128, 128, 1)
         )
         self.fusion = Fusion(64, 128, 128)
         self.classifier = nn.Sequential(

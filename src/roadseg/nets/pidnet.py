@@ -4,27 +4,21 @@ Xu, Xiong and Bhattacharyya 2022, "PIDNet: A Real-time Semantic Segmentation Net
 2206.02066; figure numbers below are the paper's. 7.6 M parameters at 19 classes without the training heads.
 
 Departures, all from DDRNet's file for the same reasons: the pyramid's norms come before the pooling and its windows
-average inside the border only; the stem's convolutions have no bias, since norms follow them.
+average inside the border only; the stem's convolutions have no bias, since norms follow them. And a ReLU stands between
+the two blocks at 1/64, as in ResNet, where the authors' code has none: its `Bottleneck` leaves the last ReLU out. The
+boundaries' loss is the training loop's (`roadseg.losses.boundary`) and weighs `roadseg.nets.AUX_WEIGHT`, where the
+paper's weighs 20.
 
 Input: any height and width from 64 up; strides divide upwards and resizing goes to measured sizes. Multiples of 64
-leave no border that sees padding only.
+leave no border that sees padding only. Training on one scene alone needs a side above 64: the pyramid norms its map.
 """
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.functional import relu
 
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, initialise, resize
-from roadseg.nets.ddrnet import NormConv, Residual
-
-
-def _stage(inputs: int, channels: int, blocks: int, stride: int = 1) -> nn.Sequential:
-    """That many basic blocks, the first with the stride, ReLUs between them; no ReLU at the end."""
-    layers: list[nn.Module] = [Residual(inputs, channels, stride)]
-    for _ in range(blocks - 1):
-        layers += [nn.ReLU(inplace=True), Residual(channels, channels)]
-    return nn.Sequential(*layers)
+from roadseg.nets.ddrnet import LEVELS, NormConv, Residual, averaged, head, stage
 
 
 class Guided(nn.Module):
@@ -54,34 +48,24 @@ class Pyramid(nn.Module):
     The departures are those of `roadseg.nets.ddrnet.Pyramid`.
     """
 
-    WINDOWS = ((5, 2), (9, 4), (17, 8))
-    """Kernel and stride of the average pooling, positions at 1/64. The last level, not listed, is the whole map."""
-
     def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
         super().__init__()
-        levels = len(self.WINDOWS) + 1
         self.fine = NormConv(inputs, hidden)
-        self.norms = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)) for _ in range(levels))
-        self.projections = nn.ModuleList(nn.Conv2d(inputs, hidden, 1, bias=False) for _ in range(levels))
-        width = levels * hidden
+        self.norms = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)) for _ in range(LEVELS))
+        self.projections = nn.ModuleList(nn.Conv2d(inputs, hidden, 1, bias=False) for _ in range(LEVELS))
+        width = LEVELS * hidden
         self.mix = nn.Sequential(
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, groups=levels, bias=False),
+            nn.Conv2d(width, width, 3, padding=1, groups=LEVELS, bias=False),
         )
         self.fuse = NormConv(hidden + width, outputs)
         self.shortcut = NormConv(inputs, outputs)
 
-    def _pooled(self, features: Tensor, level: int) -> Tensor:
-        if level == len(self.WINDOWS):
-            return functional.adaptive_avg_pool2d(features, 1)
-        kernel, stride = self.WINDOWS[level]
-        return functional.avg_pool2d(features, kernel, stride, kernel // 2, count_include_pad=False)
-
     def forward(self, features: Tensor) -> Tensor:
         fine = self.fine(features)
         levels = [
-            fine + resize(project(self._pooled(norm(features), level)), features.shape[-2:])
+            fine + resize(project(averaged(norm(features), level)), features.shape[-2:])
             for level, (norm, project) in enumerate(zip(self.norms, self.projections, strict=True))
         ]
         return self.fuse(torch.cat([fine, self.mix(torch.cat(levels, dim=1))], dim=1)) + self.shortcut(features)
@@ -101,12 +85,6 @@ class Fusion(nn.Module):
         return self.detail(detail + (1 - edge) * context) + self.context(context + edge * detail)
 
 
-def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        NormConv(inputs, hidden, 3), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 1)
-    )
-
-
 class PIDNetS(nn.Module):
     """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
 
@@ -119,19 +97,19 @@ class PIDNetS(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(
             ConvNormReLU(3, 32, 3, stride=2), ConvNormReLU(32, 32, 3, stride=2),
-            _stage(32, 32, 2), nn.ReLU(inplace=True), _stage(32, 64, 2, 2), nn.ReLU(inplace=True),
+            stage(32, 32), nn.ReLU(inplace=True), stage(32, 64, 2), nn.ReLU(inplace=True),
         )  # fmt: skip
-        self.i16, self.i32 = _stage(64, 128, 3, 2), _stage(128, 256, 3, 2)
+        self.i16, self.i32 = stage(64, 128, 2, 3), stage(128, 256, 2, 3)
         self.i64 = nn.Sequential(Residual(256, 256, 2, wide=True), nn.ReLU(inplace=True), Residual(512, 256, wide=True))
-        self.p3, self.p4, self.p5 = _stage(64, 64, 2), _stage(64, 64, 2), Residual(64, 64, wide=True)
+        self.p3, self.p4, self.p5 = stage(64, 64), stage(64, 64), Residual(64, 64, wide=True)
         self.d3, self.d4, self.d5 = Residual(64, 32), Residual(32, 32, wide=True), Residual(64, 64, wide=True)
         self.to_p3, self.to_p4 = ConvNorm(128, 64), ConvNorm(256, 64)
         self.guide3, self.guide4 = Guided(64, 32), Guided(64, 32)
         self.to_d3, self.to_d4 = ConvNorm(128, 32, 3), ConvNorm(256, 64, 3)
         self.pyramid = Pyramid(512, 96, 128)
         self.fusion = Fusion(128)
-        self.classifier = _head(128, 128, classes)
-        self.heads = nn.ModuleList([_head(64, 128, classes), _head(64, 32, 1)])
+        self.classifier = head(128, 128, classes)
+        self.heads = nn.ModuleList([head(64, 128, classes), head(64, 32, 1)])
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:

@@ -5,8 +5,9 @@ Peng et al. 2022, "PP-LiteSeg: A Superior Real-Time Semantic Segmentation Model"
 are the paper's, widths and kernels those of the authors' code (PaddleSeg). 8.0 M (T) and 12.2 M (B) parameters at 19
 classes without the training heads.
 
-Departures: norms see the map before it is pooled (`roadseg.nets.bilateral.Pooled`); the logits of both training heads
-come at 1/8, from where the authors' code enlarges them to the input's size.
+Departures: norms see the map before it is pooled (`roadseg.nets.pooling`); the logits of both training heads
+come at 1/8, from where the authors' code enlarges them to the input's size, and their losses weigh
+`roadseg.nets.AUX_WEIGHT`, where the authors' configurations have 1; the backbone's are STDC's (`roadseg.nets.stdc`).
 
 Input: any height and width from 32 up; strides divide upwards and resizing goes to measured sizes. Multiples of 32
 leave no border that sees padding only.
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from roadseg.nets.bilateral import Pooled
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, initialise, resize
+from roadseg.nets.pooling import Pooled
 from roadseg.nets.stdc import STDC, STDC1, STDC2
 
 
