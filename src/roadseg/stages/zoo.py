@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -34,14 +33,13 @@ def run(
 ) -> pd.DataFrame:
     """Prints and writes the table of `networks` (all of them by default) at `size` = (height, width), pixels.
 
-    Raises UserError for a network that there is not.
+    A network named twice counts once. Raises UserError for one that there is not.
     """
-    names, classes = tuple(networks) or tuple(nets.NETS), len(sources.space_of(config).classes)
+    names = list(dict.fromkeys(networks)) or list(nets.NETS)
+    nets.known(names)
+    classes = len(sources.space_of(config).classes)
     height, width = size or (config.target.height or 360, config.target.width or 480)
     budget = budget_ms or config.target.budget_ms
-    for name in names:
-        if name not in nets.NETS:
-            raise UserError(f"there is no network {name!r}: choose from {', '.join(nets.NETS)}")
     forms = engines.forms(config.target.engines, config.target.device, config.target.threads)
     costs = [cost(name, classes, height, width, forms) for name in track(names, "Counting", transient=True)]
     timed = pd.DataFrame(timings.table(names, classes, height, width, forms))
@@ -56,11 +54,10 @@ def run(
 
 
 def cost(name: str, classes: int, height: int, width: int, forms: Sequence[Form]) -> list[dict[str, object]]:
-    """A row a form: parameters, multiply-adds at this size, and the peak memory of a process that runs it."""
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(0)
-        net = nets.build(name, classes)
-        counted = {"parameters": counts.parameters(net), "multiply_adds": counts.multiply_adds(net, height, width)}
+    """A row a form: parameters, multiply-adds at this size, and the host's peak memory of a process that runs it."""
+    parameters, multiply_adds = counts.of(name, classes, height, width)
+    counted = {"parameters": parameters, "multiply_adds": multiply_adds}
+    with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "model.onnx")
         timings.random_model(name, classes, height, width, model)
         return [
@@ -91,7 +88,7 @@ def milliseconds(text: str) -> float:
 
 def _show(frame: pd.DataFrame, budget: float, height: int, width: int) -> None:
     table = Table(title=f"Networks at {width}x{height}, batch 1", caption=f"green: p95 within {budget:g} ms")
-    for column in ("network", "M parameters", "G multiply-adds", "form", "p50 ms", "p95 ms (95 %)", "peak MB"):
+    for column in ("network", "M parameters", "G multiply-adds", "form", "p50 ms", "p95 ms (95 %)", "host peak MB"):
         table.add_column(column, justify="left" if column in ("network", "form") else "right", overflow="fold")
     last = ""
     for row in frame.to_dict("records"):
