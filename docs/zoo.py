@@ -101,7 +101,7 @@ def main() -> None:
     parts.append(CHOSEN)
     if TABLE.is_file():
         shutil.copyfile(PICTURE, SHOWN)
-        parts.append(costs(pd.read_csv(TABLE)) + "\n\n![Latency against multiply-adds](images/zoo.png)")
+        parts.append("\n" + costs(pd.read_csv(TABLE)) + "\n\n![Latency against multiply-adds](images/zoo.png)")
     OUT.write_text("\n".join(parts) + "\n", encoding="utf-8")
 
 
