@@ -23,20 +23,18 @@ from roadseg.stages import fetch, overfit, remap
 GOAL, STEPS, SCENES = 0.9, 400, 4
 HEAVY = 40e9
 CLASSES = 11
+RATE, SLOW = 0.01, 0.001
+"""Peak learning rate of AdamW, and of networks with a transformer in them, which learn badly at more."""
 
 
-def settings(mirror: Path, long_side: int) -> config.Config:
+def settings(mirror: Path, long_side: int, learning_rate: float = RATE) -> config.Config:
     base = config.read()
     data = base.data.model_copy(update={"sources": ("camvid",), "space": None, "mirror": str(mirror)})
     sources = base.sources.model_copy(update={"camvid": base.sources.camvid.model_copy(update={"expect": None})})
-    rate = base.search.learning_rate.model_copy(update={"low": RATE, "high": RATE})
+    rate = base.search.learning_rate.model_copy(update={"low": learning_rate, "high": learning_rate})
     search = base.search.model_copy(update={"learning_rate": rate})
     train = base.train.model_copy(update={"long_side": long_side})
     return base.model_copy(update={"data": data, "sources": sources, "search": search, "train": train})
-
-
-RATE = 0.002
-"""Peak learning rate of AdamW: one for all networks; transformers learn badly at more."""
 
 
 def heavy(name: str) -> bool:
@@ -46,7 +44,7 @@ def heavy(name: str) -> bool:
 
 def row(name: str, mirror: Path) -> dict[str, object]:
     """A network's result. Data stages and packs live in the working directory, which is ours."""
-    given = settings(mirror, 240 if heavy(name) else 480)
+    given = settings(mirror, 240 if heavy(name) else 480, SLOW if name.startswith(("segformer", "swin")) else RATE)
     few = overfit.chosen(given, SCENES)
     looks = list(overfit.learn(given, name, few, CLASSES, steps=STEPS, goal=GOAL))
     last = looks[-1]

@@ -17,9 +17,8 @@ import torch
 from rich.progress import track
 
 from roadseg import closure, nets, paths
-from roadseg.deploy import device, engines, export, latency
+from roadseg.deploy import device, engines, export, latency, memory
 from roadseg.deploy.engines import Form
-from roadseg.errors import UserError
 
 AGAIN = 2
 """Times that an unstable row over the budget is timed anew: one busy moment must not keep a network out."""
@@ -39,12 +38,10 @@ def table(
     """One row a network and form, timed once; again where that was unstable and over `budget_ms`.
 
     Each row: network, engine, precision, threads, device, height, width, then p50_ms, p95_ms, p99_ms, p95_low_ms,
-    p95_high_ms, stable, n, device_id. Timed rows are kept in .state/latency/, named by a hash of the network's code,
+    p95_high_ms, stable, n, device_id, and peak_mb, the host's memory (see roadseg.deploy.memory). Timed rows are kept in .state/latency/, named by a hash of the network's code,
     the classes, the size, the form, the machine and the versions.
     """
-    for network in networks:
-        if network not in nets.NETS:
-            raise UserError(f"there is no network {network!r} to time: choose from {', '.join(nets.NETS)}")
+    nets.known(networks)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         combinations = [(network, form) for network in networks for form in forms]
@@ -69,7 +66,7 @@ def _key(network: str, classes: int, height: int, width: int, form: Form) -> str
     """Names a timing by everything that it depends on, as 16 hex digits."""
     # The network's own file and those that it builds on, but not its sisters, which the package imports for the list.
     code = closure.closure(nets.module_of(network), without=nets.__name__)
-    ours = [__name__, latency.__name__, export.__name__, "roadseg.deploy.run"]
+    ours = [__name__, latency.__name__, memory.__name__, export.__name__, "roadseg.deploy.run"]
     parts = [
         closure.digest([*code, *ours], imports=False),
         network,
@@ -95,7 +92,7 @@ def _timed(model: Path, form: Form) -> dict[str, Any]:
     session = engines.open_session(model, form.engine, form.precision, form.threads, form.device)
     image = np.random.default_rng(0).integers(0, 256, (*session.size, 3), dtype=np.uint8)
     certificate = latency.certify(session, image).as_dict()
-    return {key: certificate[key] for key in COLUMNS}
+    return {key: certificate[key] for key in COLUMNS} | {"peak_mb": memory.peak_mb(model, form)}
 
 
 def _doubtful(row: dict[str, Any], budget_ms: float) -> bool:

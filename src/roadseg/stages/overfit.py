@@ -28,6 +28,7 @@ from roadseg.stages.profile import class_weights
 
 LOOKS = 15
 """How often the mIoU is looked at, at most."""
+LOSS = "dice + weighted_cross_entropy"
 EMA = 0.8
 """A short average, for a short training."""
 
@@ -105,8 +106,8 @@ def learn(
 ) -> Iterator[Look]:
     """Trains until the goal is reached or the steps are done, with a Look now and then. All scenes make one batch.
 
-    The loss is the search's first, with class weights of these scenes; the peak learning rate is the middle of the
-    search's range.
+    The loss is weighted cross-entropy, with class weights of these scenes, plus Dice: of those tried it learns four
+    scenes in the fewest steps, thin classes included. The peak learning rate is the middle of the search's range.
     """
     settings, rate = config.train, config.search.learning_rate
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -119,10 +120,10 @@ def learn(
         print(f"{network} starts from {settings.initial}, but for:\n{initial.described(left)}")
     training = engine.start(
         net,
-        loss=losses.build(config.search.losses[0], weights, settings.class_weights),
+        loss=losses.build(LOSS, weights, settings.class_weights),
         learning_rate=(rate.low * rate.high) ** 0.5,
         weight_decay=0.0,  # learning by heart is the point
-        schedule=schedules.build("one_cycle"),
+        schedule=schedules.build("poly"),
         optimizer=settings.optimizer,
         ema=EMA,
         precision=settings.precision,

@@ -4,19 +4,16 @@ Writes models/zoo/: zoo.csv (a row a network and form) and zoo.png. Networks hav
 depend on what was learnt; the timings are the search's own, and kept where it keeps them (.state/latency/).
 """
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from roadseg import figures, nets
 from roadseg.config import Config
-from roadseg.deploy import engines, memory, timings
-from roadseg.deploy.engines import Form
+from roadseg.deploy import engines, timings
 from roadseg.errors import UserError
 from roadseg.nets import counts
 from roadseg.scenes import sources
@@ -41,9 +38,9 @@ def run(
     height, width = size or (config.target.height or 360, config.target.width or 480)
     budget = budget_ms or config.target.budget_ms
     forms = engines.forms(config.target.engines, config.target.device, config.target.threads)
-    costs = [cost(name, classes, height, width, forms) for name in track(names, "Counting", transient=True)]
+    counted = [(name, *counts.of(name, classes, height, width)) for name in names]
     timed = pd.DataFrame(timings.table(names, classes, height, width, forms))
-    frame = timed.merge(pd.DataFrame([row for rows in costs for row in rows]), on=["network", "engine", "precision"])
+    frame = timed.merge(pd.DataFrame(counted, columns=["network", "parameters", "multiply_adds"]), on="network")
     frame["fits"] = frame["p95_ms"] <= budget
     out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(out / "zoo.csv", index=False)
@@ -51,20 +48,6 @@ def run(
     _show(frame, budget, height, width)
     Console().print(f"{CONVENTION}\n{out / 'zoo.csv'}, {out / 'zoo.png'}", markup=False)
     return frame
-
-
-def cost(name: str, classes: int, height: int, width: int, forms: Sequence[Form]) -> list[dict[str, object]]:
-    """A row a form: parameters, multiply-adds at this size, and the host's peak memory of a process that runs it."""
-    parameters, multiply_adds = counts.of(name, classes, height, width)
-    counted = {"parameters": parameters, "multiply_adds": multiply_adds}
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder, "model.onnx")
-        timings.random_model(name, classes, height, width, model)
-        return [
-            {"network": name, "engine": form.engine, "precision": form.precision, **counted}
-            | {"peak_mb": memory.peak_mb(model, form)}
-            for form in forms
-        ]
 
 
 def fastest(frame: pd.DataFrame) -> pd.DataFrame:
