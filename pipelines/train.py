@@ -5,7 +5,6 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
-from rich.progress import track
 
 from pipelines import runs, server
 from roadseg import tracking
@@ -39,7 +38,7 @@ def run(config: Config, running: Stage) -> None:
             task_run = finalist.with_options(task_run_name=recipe.name)
             return task_run(quote(config), quote(course), quote(recipe), quote(parent))
 
-        trained = train.each(track(recipes, description="finalists"), one)
+        trained = train.each(recipes, one)
         train.write(config, course, trained, running)
 
 

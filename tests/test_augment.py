@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from roadseg.scenes.augment import MEAN, STD, augmenter, crop_size, normalise
-from roadseg.scenes.batches import Batches, prefetch
+from roadseg.scenes.batches import Batches, largest_share, prefetch
 
 RED_OF = np.array([10, 120, 240], dtype=np.uint8)
 """Red of each class in a scene whose label can be read off its colour."""
@@ -178,3 +178,38 @@ def test_normalise_is_the_formula() -> None:
     expected = ((pixels / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
     assert out.dtype == torch.float32 and out.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(out.numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_turned_crops_keep_their_classes_and_show_where_nothing_is() -> None:
+    image, mask = np.full((64, 96, 3), 200, np.uint8), np.full((64, 96), 3, np.uint8)
+    turned = augmenter((64, 96), rotation=30)
+    seen = set()
+    for seed in range(12):
+        _, label = turned(image, mask, seed)
+        seen |= set(np.unique(label).tolist())
+    assert seen == {3, 255}, "nearest neighbour makes no class that is not there; corners are ignored"
+    plain = augmenter((64, 96))
+    assert any((turned(image, mask, seed)[1] != plain(image, mask, seed)[1]).any() for seed in range(3))
+
+
+def test_crops_of_one_class_alone_are_drawn_anew() -> None:
+    label = np.zeros((64, 256), np.uint8)
+    label[:, 128:] = 1
+
+    class Halves:
+        names, pixels = ["a"], 64 * 256
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, scene: int) -> tuple[np.ndarray, np.ndarray]:
+            return np.zeros((64, 256, 3), np.uint8), label
+
+    def shares(max_share: float) -> list[float]:
+        drawn = Batches(Halves(), crop=(32, 64), crops=1, seed=1, max_share=max_share)  # type: ignore[arg-type]
+        return [largest_share(drawn[number][1].numpy()[0]) for number in range(40)]
+
+    free, mixed = shares(1.0), shares(0.75)
+    assert sum(share == 1 for share in free) > 10 > sum(share == 1 for share in mixed)
+    assert shares(0.75) == mixed, "the same each time"
+    assert largest_share(np.full((4, 4), 255, np.uint8)) == 1

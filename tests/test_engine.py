@@ -1,8 +1,10 @@
 """The loop: exact resume, EMA, precision, evaluation, and that a network learns."""
 
+import importlib
 import io
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadseg import engine, losses
-from roadseg.engine import Diverged, Report, Training
+from roadseg.engine import Diverged, Report, Training, Views
 from roadseg.engine import precision as precisions
 from roadseg.engine.ema import EMA
 from roadseg.engine.fit import _weigh
 from roadseg.errors import StageFailure, UserError
 from roadseg.schedules import Schedule, one_cycle
 
+evaluation = importlib.import_module("roadseg.engine.evaluate")  # the package's name is the function
 CROP = (32, 64)
 BATCH_PIXELS = 4 * 32 * 64
 
@@ -277,6 +280,28 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts() -> None:
         list(fit(begin(net=net)))
 
 
+def test_mixup_mixes_images_and_losses_alike() -> None:
+    """One step written out: image and loss by the same share, drawn from (seed, step)."""
+    training, twin = (begin(total_steps=1, channels_last=False, mixup=0.4) for _ in range(2))
+    seen: list[Tensor] = []
+    targets: list[Tensor] = []
+    training.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    training.loss = lambda logits, target: (targets.append(target), cross_entropy(logits, target))[1]
+    [report] = fit(training)
+    plain: list[Tensor] = []
+    twin.mixup = 0.0
+    twin.net.register_forward_pre_hook(lambda _, inputs: plain.append(inputs[0].clone()))
+    list(fit(twin))
+    share = float(np.random.default_rng((11, 0, 4)).beta(0.4, 0.4))
+    torch.testing.assert_close(seen[0], share * plain[0] + (1 - share) * plain[0].flip(0))
+    assert torch.equal(targets[2], targets[0].flip(0)) and not torch.equal(targets[2], targets[0])
+    net = begin(total_steps=1, channels_last=False).net.train()
+    torch.manual_seed(int(np.random.SeedSequence((11, 0)).generate_state(1)[0]))
+    main, aux = net(seen[0])
+    one, other = (cross_entropy(main, y) + 0.4 * cross_entropy(aux, y) for y in (targets[0], targets[2]))
+    assert report.loss == pytest.approx((share * one + (1 - share) * other).item(), rel=1e-5)
+
+
 def test_a_gradient_is_clipped() -> None:
     free, short = (
         begin(total_steps=1, optimizer="sgd(momentum=0)", weight_decay=0.0, clip=clip) for clip in (None, 0.01)
@@ -460,6 +485,49 @@ def test_float16_resumes_with_its_gradient_scale(monkeypatch: pytest.MonkeyPatch
     list(fit(resumed))
     assert_same(unbroken, resumed)
     assert unbroken.scaler.get_scale() != begin().scaler.get_scale(), "the scale moved, so it had to be saved"
+
+
+def test_windows_cover_a_side_evenly_and_overlap() -> None:
+    assert evaluation.places(100, 100, 0.3) == evaluation.places(60, 100, 0.3) == [0]
+    for side, window, overlap in ((101, 100, 0.3), (500, 100, 0.0), (500, 128, 0.34), (1024, 257, 0.5)):
+        begins = evaluation.places(side, window, overlap)
+        assert begins[0] == 0 and begins[-1] == side - window
+        assert all(0 < b - a <= window * (1 - overlap) + 1 for a, b in pairwise(begins))
+
+
+def test_a_network_that_sees_pixels_alone_says_the_same_through_windows() -> None:
+    torch.manual_seed(0)
+    net, image = nn.Conv2d(3, 4, 1), torch.randn(1, 3, 37, 53)
+    with torch.inference_mode():
+        whole = net(image)
+        windows = evaluation.said(net, image, Views(window=(16, 20)))
+        torch.testing.assert_close(windows, whole)
+        tall = evaluation.said(net, image, Views(window=(64, 20)))
+        torch.testing.assert_close(tall, whole)
+
+
+def test_flip_and_scales_are_the_mean_of_softmax_scores() -> None:
+    torch.manual_seed(0)
+    net, image = nn.Conv2d(3, 4, 3, padding=1), torch.randn(1, 3, 24, 32)
+    with torch.inference_mode():
+        both = (net(image).softmax(1) + net(image.flip(3)).flip(3).softmax(1)) / 2
+        torch.testing.assert_close(evaluation.said(net, image, Views(flip=True)), both)
+        large = F.interpolate(net(F.interpolate(image, (36, 48), mode="bilinear")), (24, 32), mode="bilinear").softmax(
+            1
+        )
+        mixed = evaluation.said(net, image, Views(scales=(1.0, 1.5)))
+        torch.testing.assert_close(mixed, (net(image).softmax(1) + large) / 2)
+        assert mixed.argmax(1).ne(net(image).argmax(1)).float().mean() < 0.5
+
+
+def test_evaluate_takes_the_views_that_it_is_told() -> None:
+    training = begin()
+    list(fit(training))
+    plain, viewed = (
+        engine.evaluate(training.net, Scenes(), classes=3, views=views)
+        for views in (Views(), Views(scales=(0.75, 1.0), flip=True, window=(24, 48)))
+    )
+    assert plain.sum() == viewed.sum() and (plain != viewed).any()
 
 
 def test_bf16_autocast_trains_and_keeps_float32_weights() -> None:

@@ -143,6 +143,20 @@ def zoo(
 
 
 @app.command()
+def score(
+    finalist: Annotated[str | None, typer.Argument(help="Of models/train/finalists/; the only one by default.")] = None,
+    scales: Annotated[str, typer.Option(help="Sizes at which a scene is seen, such as 0.75,1,1.25.")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="See the mirrored scene as well.")] = False,
+    window: Annotated[str | None, typer.Option(help="Slide a window over the scene, HEIGHTxWIDTH pixels.")] = None,
+    split: Annotated[str, typer.Option(help="val, or test.")] = "val",
+) -> None:
+    """What a trained network scores when it may look more than once: several scales, mirrored, through windows."""
+    from roadseg.stages import score
+
+    score.run(read(), finalist, score.views(scales, flip, window), split)
+
+
+@app.command()
 def schedule(
     names: Annotated[
         list[str] | None, typer.Argument(help='Such as "cosine(restarts=2)"; train.schedule and all others by default.')

@@ -262,11 +262,22 @@ class Train(Section):
     """A name from `roadseg.engine.optimizers.OPTIMIZERS`, with settings such as sgd(momentum=0.9)."""
     encoder_rate: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the learning rate of a ResNet, Swin or MiT backbone, for one that starts from ImageNet's weights."""
+    rotation: Annotated[float, Field(ge=0, le=45)] = 0.0
+    """Degrees by which crops are turned at most, either way."""
+    max_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Largest share that one class may have of a crop, else it is drawn anew (class-aware cropping); 1: any."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixup (Zhang et al. 2018); 0 mixes nothing."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of a step's gradient; None does not clip."""
     parts: Positive = 1
     """In how many parts a batch goes through, one after another (gradient accumulation): the same batch in less
     memory, but batch norm sees a part at a time. Where memory runs out, there are more."""
+    patience: Annotated[float, Field(gt=0)] | None = None
+    """Epochs without a better validation mIoU after which a finalist's training stops; None trains to the end."""
+    keep: Literal["last", "best"] = "last"
+    """Which averaged weights a finalist keeps: of its last step, or of its best validation mIoU. The best flatters the
+    validation score a little, since it is chosen by it."""
     setbacks: Annotated[int, Field(ge=0)] = 2
     """How often training may go back to its last report, with half the learning rate, when the loss is no number."""
     schedule: str

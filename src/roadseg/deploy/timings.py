@@ -38,8 +38,9 @@ def table(
     """One row a network and form, timed once; again where that was unstable and over `budget_ms`.
 
     Each row: network, engine, precision, threads, device, height, width, then p50_ms, p95_ms, p99_ms, p95_low_ms,
-    p95_high_ms, stable, n, device_id, and peak_mb, the host's memory (see roadseg.deploy.memory). Timed rows are kept in .state/latency/, named by a hash of the network's code,
-    the classes, the size, the form, the machine and the versions.
+    p95_high_ms, stable, n, device_id, and peak_mb, the host's memory (see roadseg.deploy.memory). Rows are kept in
+    .state/latency/, named by a hash of the network's code, the classes, the size, the form, the machine and the
+    versions.
     """
     nets.known(networks)
     rows = []

@@ -1,13 +1,15 @@
 """Training and evaluation as generators and plain functions: no files, no callbacks, no settings, no tools."""
 
-from roadseg.engine.evaluate import evaluate
-from roadseg.engine.fit import Diverged, Report, Teacher, Training, crops_per_batch, fit, start, total_steps
+from roadseg.engine.evaluate import Views, evaluate
+from roadseg.engine.fit import Diverged, Report, crops_per_batch, fit, total_steps
+from roadseg.engine.training import Teacher, Training, start
 
 __all__ = [
     "Diverged",
     "Report",
     "Teacher",
     "Training",
+    "Views",
     "crops_per_batch",
     "evaluate",
     "fit",

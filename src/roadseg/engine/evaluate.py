@@ -4,6 +4,10 @@ In: a network (its EMA weights, for what is reported) and labelled scenes. Out: 
 label, columns = prediction; roadseg.metrics makes scores and intervals of it.
 """
 
+import math
+from dataclasses import dataclass
+from itertools import product
+
 import numpy as np
 import torch
 from rich.progress import track
@@ -18,13 +22,37 @@ AT_ONCE = 1 << 28
 """Logits that are brought to a label's size at once: 1 GiB. Mapillary's 66 classes at 20 megapixels would take 5."""
 
 
+@dataclass(frozen=True)
+class Views:
+    """What a network is asked for each scene; by default the scene once, as it is. More is slower and scores higher,
+    so published scores say which they are; a deployed model is asked once."""
+
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes at which the scene is seen, against its own; the softmax scores are averaged (Chen 2017, section 4.1)."""
+    flip: bool = False
+    """Whether the mirrored scene is seen as well."""
+    window: tuple[int, int] | None = None
+    """(height, width), pixels, of a window that slides over a scene that is larger: what does not fit into memory."""
+    overlap: float = 1 / 3
+    """Share of a window that the next one covers again, at least."""
+
+
+PLAIN = Views()
+
+
 @torch.inference_mode()
 def evaluate(
-    net: nn.Module, pack: Pack, *, classes: int, device: torch.device | str = "cpu", progress: str | None = None
+    net: nn.Module,
+    pack: Pack,
+    *,
+    classes: int,
+    device: torch.device | str = "cpu",
+    progress: str | None = None,
+    views: Views = PLAIN,
 ) -> np.ndarray:
     """Per-scene confusion int64 [S, C, C] in the pack's order, ignored pixels dropped.
 
-    Whole scenes, batch 1, float32, eval mode; logits are brought to the label's own size (bilinear) before argmax. The
+    Batch 1, float32, eval mode; what the network says is brought to the label's own size (bilinear) before argmax. The
     network's mode is put back at the end. `progress` names a progress bar; None shows none.
     """
     matrices = np.zeros((len(pack), classes, classes), dtype=np.int64)
@@ -33,12 +61,58 @@ def evaluate(
     try:
         for scene in track(range(len(pack)), description=progress or "", disable=progress is None, transient=True):
             image, label = pack[scene]
-            logits = net(normalise(torch.tensor(image[None]).to(device)))
-            prediction = ids_at(logits, label.shape).cpu().numpy()
+            answer = said(net, normalise(torch.tensor(image[None]).to(device)), views)
+            prediction = ids_at(answer, label.shape).cpu().numpy()
             matrices[scene] = confusion(prediction, label, classes)
     finally:
         net.train(was_training)
     return matrices
+
+
+def said(net: nn.Module, image: Tensor, views: Views = PLAIN) -> Tensor:
+    """What a network in eval mode says of image float32 13HW, normalised: logits 1CHW, or with several views the mean
+    of their softmax scores."""
+    if views.scales == (1.0,) and not views.flip:
+        return _slid(net, image, views)
+    height, width = image.shape[-2:]
+    total = torch.zeros(())
+    for scale in views.scales:
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        view = image if scale == 1 else F.interpolate(image, size=size, mode="bilinear", antialias=scale < 1)
+        for flipped in (False, True)[: 1 + views.flip]:
+            logits = _slid(net, view.flip(3) if flipped else view, views)
+            logits = logits.flip(3) if flipped else logits
+            scores = F.interpolate(logits, size=(height, width), mode="bilinear").softmax(dim=1)
+            total = total.to(scores.device) + scores
+    return total / (len(views.scales) * (1 + views.flip))
+
+
+def _slid(net: nn.Module, image: Tensor, views: Views) -> Tensor:
+    """Logits 1CHW of the image, seen through windows where it is larger than one: the mean where they overlap."""
+    height, width = image.shape[-2:]
+    if views.window is None or (height <= views.window[0] and width <= views.window[1]):
+        return torch.as_tensor(net(image))
+    tops, lefts = (
+        places(side, window, views.overlap) for side, window in zip((height, width), views.window, strict=True)
+    )
+    total, seen = None, torch.zeros(1, 1, height, width, device=image.device)
+    for top, left in product(tops, lefts):
+        rows, columns = slice(top, top + views.window[0]), slice(left, left + views.window[1])
+        part = net(image[:, :, rows, columns].contiguous())
+        total = torch.zeros(1, part.shape[1], height, width, device=image.device) if total is None else total
+        total[:, :, rows, columns] += part
+        seen[:, :, rows, columns] += 1
+    assert total is not None
+    return total / seen
+
+
+def places(side: int, window: int, overlap: float) -> list[int]:
+    """Where windows of `window` pixels begin on a side of `side`, so that they cover it evenly and overlap by at least
+    a share `overlap` of a window."""
+    if side <= window:
+        return [0]
+    count = 1 + math.ceil((side - window) / (window * (1 - overlap)))
+    return [round(place * (side - window) / (count - 1)) for place in range(count)]
 
 
 def ids_at(logits: Tensor, size: tuple[int, int]) -> Tensor:

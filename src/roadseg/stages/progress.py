@@ -1,0 +1,46 @@
+"""One live line for a training: how far it is, how well, how fast, how long still, in how much memory."""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from roadseg.engine import Report
+
+Show = Callable[[Report, float | None], None]
+"""(the latest report, the latest validation mIoU 0..1 if there is one)."""
+
+
+@contextmanager
+def live(name: str, epochs: float, scenes: int) -> Iterator[Show]:
+    """Gives a function that brings the line up to date. `scenes`: what one epoch is worth, for images a second.
+
+    Where there is no terminal, the line is printed once, at the end.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[said]}"))
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        bar = progress.add_task(name, total=1.0, said="")
+        first: list[Report] = []
+
+        def show(report: Report, miou: float | None) -> None:
+            first.append(report)
+            past = report.seconds - first[0].seconds
+            rate = (report.epoch - first[0].epoch) * scenes / past if past > 0 else 0.0
+            said = [f"epoch {report.epoch:.1f}/{epochs:g}", f"loss {report.loss:.3f}"]
+            said += [f"mIoU {miou:.1%}"] if miou is not None else []
+            said += [f"{rate:.1f} images/s"] if rate else []
+            said += [f"{memory_gb():.1f} GB"]
+            said += [f"batch in {report.parts} parts"] if report.parts > 1 else []
+            said += [f"{report.setbacks} setbacks"] if report.setbacks else []
+            progress.update(bar, completed=report.step / report.total_steps, said="  ".join(said))
+
+        yield show
+
+
+def memory_gb() -> float:
+    """Peak memory so far, GB: the GPU's where there is one, else the process's (Linux counts it in KB)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

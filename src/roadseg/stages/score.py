@@ -1,0 +1,64 @@
+"""A finalist's network scored with several views of each scene, beside the one view that is deployed.
+
+Published scores are often of several scales and mirrored scenes; this says what that is worth here. It is the network
+in torch at float32, not the exported file, and nothing is chosen by it.
+"""
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from roadseg import checkpoint, engine, labels, nets, paths
+from roadseg.config import Config
+from roadseg.engine import Views
+from roadseg.errors import UserError
+from roadseg.metrics import bootstrap_interval, scores
+from roadseg.scenes.index import labelled
+from roadseg.scenes.pack import pack
+
+
+def views(scales: str, flip: bool, window: str | None) -> Views:
+    """The options of the command line. UserError for what is no list of sizes, or no HEIGHTxWIDTH."""
+    try:
+        sizes = tuple(float(word) for word in scales.split(","))
+        assert all(0.1 <= size <= 10 for size in sizes)
+    except (ValueError, AssertionError):
+        raise UserError(f"--scales {scales!r}: write sizes from 0.1 to 10, such as 0.75,1,1.25") from None
+    try:
+        height, width = (int(word) for word in window.split("x")) if window else (0, 0)
+        assert not window or min(height, width) >= 32
+    except (ValueError, AssertionError):
+        raise UserError(f"--window {window!r}: write HEIGHTxWIDTH in pixels, 32x32 or more, such as 512x1024") from None
+    return Views(scales=sizes, flip=flip, window=(height, width) if window else None)
+
+
+def run(config: Config, finalist: str | None, chosen: Views, split: str) -> dict[str, float]:
+    """Prints mIoU with one view and with `chosen`, and returns them. UserError for no such finalist or split."""
+    if split not in ("val", "test"):
+        raise UserError(f"--split {split!r}: val or test")
+    found = {path.name: path for path in paths.finalists(paths.TRAIN / "finalists")}
+    name = finalist or (next(iter(found)) if len(found) == 1 else "")
+    if name not in found:
+        raise UserError(f"which finalist? {paths.TRAIN}/finalists has {', '.join(found)}")
+    recipe = json.loads((found[name] / "recipe.json").read_text(encoding="utf-8"))
+    classes = len(labels.load(recipe["space"]).classes)
+    net = nets.build(recipe["network"], classes)
+    net.load_state_dict(checkpoint.load(found[name] / "weights.pt"))
+    scenes = pack(labelled(config, split))
+    table = Table("views", "mIoU", "95 %, bootstrap over scenes", title=f"{name} on {split}, {len(scenes)} scenes")
+    results = {}
+    for label, views in (("one, as deployed", Views()), (_described(chosen), chosen)):
+        matrices = engine.evaluate(net, scenes, classes=classes, progress=label, views=views)
+        results[label] = scores(matrices).miou
+        spread = bootstrap_interval(matrices, seed=config.seed)
+        table.add_row(label, f"{results[label]:.2%}", f"{spread['low']:.2%} to {spread['high']:.2%}")
+    Console().print(table)
+    return results
+
+
+def _described(chosen: Views) -> str:
+    words = ["scales " + ", ".join(f"{scale:g}" for scale in chosen.scales)]
+    words += ["mirrored"] * chosen.flip
+    words += [f"window {chosen.window[0]}x{chosen.window[1]}"] if chosen.window else []
+    return "; ".join(words)

@@ -1,0 +1,73 @@
+"""The check before a long training, on drawn scenes and, where the mirror is, on four real ones."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from roadseg import config
+from roadseg.errors import StageFailure, UserError
+from roadseg.stages import fetch, overfit, remap
+from tests.line import MIRROR
+
+
+def prepared(**sections: dict) -> config.Config:
+    """params.yaml with these settings, and its sources fetched and remapped."""
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    for section, settings in sections.items():
+        values[section] |= settings
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    given = config.read()
+    for source in given.data.sources:
+        fetch.run(given, source)
+        remap.run(given, source)
+    return given
+
+
+STREETS = {
+    "streets": {
+        "seed": 1,
+        "height": 64,
+        "width": 96,
+        "scenes_per_drive": 2,
+        "drives": dict.fromkeys(("train", "val", "test"), 1),
+    }
+}
+
+
+def test_drawn_scenes_are_learnt_by_heart_and_shown(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = prepared(sources=STREETS)
+    overfit.run(given, ["fastscnn"], scenes=2, steps=120, goal=0.6)
+    frame = pd.read_csv("models/overfit/overfit.csv")
+    assert set(frame["network"]) == {"fastscnn"}
+    assert frame["miou"].iloc[-1] >= 0.6 > frame["miou"].iloc[0]
+    assert frame["loss"].iloc[-1] < frame["loss"].iloc[0]
+    assert Path("models/overfit/overfit.png").is_file()
+    assert "fastscnn learns: mIoU" in capsys.readouterr().out
+
+
+def test_what_cannot_be_learnt_fails_by_name(workspace: Path) -> None:
+    given = prepared(sources=STREETS)
+    with pytest.raises(StageFailure, match=r"overfit: fastscnn stayed below mIoU 90% on 2 scenes"):
+        overfit.run(given, ["fastscnn"], scenes=2, steps=2)
+    assert Path("models/overfit/overfit.csv").is_file(), "the curve says how far it came"
+    with pytest.raises(UserError, match=r"--scenes 99: the train split has 2 scenes of one size"):
+        overfit.run(given, ["fastscnn"], scenes=99)
+    with pytest.raises(UserError, match=r"there is no network 'net'"):
+        overfit.run(given, ["net"])
+
+
+def test_four_real_scenes_are_learnt_by_heart(workspace: Path) -> None:
+    """bench/overfit.py does it for every network. At half the size an eighth's logits cannot draw the poles."""
+    if not (MIRROR / "camvid").is_dir():
+        pytest.skip(f"no real scenes: {MIRROR} is not there")
+    given = prepared(
+        data={"sources": ["camvid"], "mirror": str(MIRROR)},
+        sources={"camvid": {"expect": None}},
+        search={"learning_rate": {"low": 0.01, "high": 0.01}},
+    )
+    few = overfit.chosen(given, 4)
+    assert (len(few), few.size) == (4, (360, 480))
+    *_, last = overfit.learn(given, "fastscnn", few, 11, steps=400, goal=0.9)
+    assert last.miou >= 0.9

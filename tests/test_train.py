@@ -1,0 +1,129 @@
+"""A finalist's training: killed and resumed it is the same one; early stopping; which weights are kept."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from roadseg import checkpoint, config, paths
+from roadseg.errors import UserError
+from roadseg.stages import profile, score, train
+from roadseg.stages.stage import stage
+from roadseg.stages.training import Course, Recipe
+from roadseg.tracking.null import NullRun
+from tests.test_overfit import STREETS, prepared
+
+PROJECT = Path(__file__).resolve().parents[1]
+RECIPE = Recipe("fastscnn", "dice", 0.004, 1.0)
+
+
+def finalist(network: str) -> Path:
+    given = config.read()
+    return train.train(given, Course.open(given), Recipe(network, "dice", 0.004, 0.75), NullRun())
+
+
+def trained(network: str, workspace: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n"]
+    command[-1] += f"from tests.test_train import finalist; finalist({network!r})"
+    return subprocess.Popen(command, cwd=workspace, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("network", ["fastscnn", "enet", "ppliteseg_t"])
+def test_a_killed_training_resumed_is_the_same_bit_for_bit(workspace: Path, network: str) -> None:
+    """kill -9 between checkpoints, in a process of its own; crops, flips, dropout, batch norm, EMA and optimizer go on
+    as if nothing had happened."""
+    given = prepared(sources=STREETS, train={"epochs": 5, "batch": 2, "schedule": "cosine", "clip": 1.0})
+    profile.run(given)
+    whole = checkpoint.load(finalist(network))
+    checkpoints = paths.state("checkpoints", "")
+    [path] = checkpoints.glob("*.pt")
+    path.unlink()
+
+    process = trained(network, workspace)
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None:
+        assert time.monotonic() < deadline, "no checkpoint came"
+        time.sleep(0.01)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = checkpoint.load(path)["training"]["step"]
+    assert 0 < before < whole["training"]["step"], "it was killed in the middle"
+
+    resumed = checkpoint.load(finalist(network))
+    assert len(resumed["curve"]) == len(whole["curve"])
+    for part in ("net", "ema"):
+        mine, its = resumed["training"][part], whole["training"][part]
+        assert mine.keys() == its.keys()
+        assert all(torch.equal(value, its[name]) for name, value in mine.items())
+    assert [row["loss"] for row in resumed["curve"]] == [row["loss"] for row in whole["curve"]]
+
+
+@pytest.fixture
+def scored(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Validation scores that the test lists in advance, in place of the network's own; the last one stays."""
+    given = prepared(sources=STREETS, train={"epochs": 6, "batch": 2, "patience": 2, "keep": "best"})
+    profile.run(given)
+    scores: list[float] = []
+
+    def score(course: Course, training: Any) -> Any:
+        value = scores.pop(0) if len(scores) > 1 else scores[0]
+        return SimpleNamespace(miou=value, pixel_accuracy=value, iou=(value,) * 19)
+
+    monkeypatch.setattr(Course, "score", score)
+    return scores
+
+
+def test_training_stops_where_it_no_longer_improves_and_keeps_the_best(
+    scored: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored += [0.1, 0.4, 0.3, 0.2, 0.2, 0.2]
+    given = config.read()
+    course = Course.open(given)
+    saved = checkpoint.load(train.train(given, course, RECIPE, NullRun()))
+    assert [row["val_miou"] for row in saved["curve"]] == [0.1, 0.4, 0.3, 0.2]
+    assert saved["best"]["miou"] == 0.4 and saved["best"]["epoch"] == pytest.approx(2, abs=0.6)
+    assert "no better for 2 epochs, stopped at 4" in capsys.readouterr().out
+    steps = saved["training"]["step"]
+    again = checkpoint.load(train.train(given, course, RECIPE, NullRun()))
+    assert again["training"]["step"] == steps, "a stopped training does not go on when it is asked again"
+    last = saved["training"]["ema"]
+    assert any(not torch.equal(value, last[name]) for name, value in saved["best"]["net"].items())
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_weights_that_are_written_are_those_asked_for(scored: list[float], keep: str) -> None:
+    scored += [0.1, 0.4, 0.3, 0.2, 0.2, 0.2]
+    given = config.read()
+    given = given.model_copy(update={"train": given.train.model_copy(update={"keep": keep})})
+    course = Course.open(given)
+    path = train.train(given, course, RECIPE, NullRun())
+    with stage("train") as running:
+        train.write(given, course, {RECIPE: path}, running)
+    results = score.run(given, None, score.views("0.75,1", True, "64x80"), "val")
+    assert list(results) == ["one, as deployed", "scales 0.75, 1; mirrored; window 64x80"]
+    assert all(0 < value < 1 for value in results.values())
+    saved = checkpoint.load(path)
+    expected = saved["best"]["net"] if keep == "best" else saved["training"]["ema"]
+    written = checkpoint.load(paths.TRAIN / "finalists" / RECIPE.name / "weights.pt")
+    assert all(torch.equal(value, expected[name]) for name, value in written.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("1,big", False, None), r"--scales '1,big': write sizes from 0\.1 to 10"),
+        (("0", False, None), r"--scales '0'"),
+        (("1", False, "64"), r"--window '64': write HEIGHTxWIDTH in pixels"),
+        (("1", False, "8x8"), r"--window '8x8'"),
+    ],
+)
+def test_views_that_are_none_are_said(given: tuple[str, bool, str | None], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        score.views(*given)
