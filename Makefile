@@ -37,7 +37,7 @@ repro: setup ## the whole line, from nothing to a registered champion
 	@echo "Look at it: dvc metrics show, dvc plots show, or make up (Prefect and MLflow). First: source .venv/bin/activate"
 
 test: setup ## prove the project
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## style, types, layers, docs
 	$(BIN)/ruff check .

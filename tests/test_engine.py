@@ -246,6 +246,42 @@ def test_a_loss_that_is_no_number_takes_training_back_with_half_the_rate() -> No
         list(fit(again, setbacks=2))
 
 
+def test_a_second_setback_starts_from_what_the_first_did() -> None:
+    """Twice no number at step 4 without a report between: the state that is gone back to must not have been trained on,
+    nor spoilt by what is no number."""
+    training, spoilt = begin(aux_weight=0.0), [4] * 4  # twice, of two outputs each
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        bad = training.step in spoilt
+        spoilt[:1] = [] if bad else spoilt[:1]
+        return cross_entropy(logits, target) * (float("nan") if bad else 1)
+
+    training.loss = loss
+    list(fit(training, setbacks=2))
+    assert not spoilt
+    expected = begin(aux_weight=0.0)
+    stream = fit(expected)
+    next(stream)
+    expected.setbacks = 2
+    list(stream)
+    assert_same(training, expected)
+
+
+def test_weights_that_are_no_numbers_are_never_reported() -> None:
+    """The loss is a number and its gradient is none, in the very step that is reported."""
+    training = begin()
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        plain = cross_entropy(logits, target)
+        return plain + 0 * (logits.flatten()[0] * 0).sqrt() if training.step == 5 else plain
+
+    training.loss = loss
+    stream = fit(training)
+    next(stream)
+    with pytest.raises(Diverged, match="at step 5"):
+        next(stream)
+
+
 def test_a_batch_in_parts_is_the_batch_but_for_batch_norm() -> None:
     """Without batch norm and dropout, gradients of parts add up to the whole's, each by its labelled pixels."""
     results = {}
@@ -272,8 +308,12 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts() -> None:
                 raise torch.OutOfMemoryError
             return super().forward(image)
 
-    reports = list(fit(begin(net=Large())))
+    training = begin(net=Large())
+    reports = list(fit(training))
     assert {report.parts for report in reports} == {4}
+    resumed = begin(net=Large())
+    resumed.load(training.state())
+    assert resumed.parts == 4
     net = Large()
     net.most = 0
     with pytest.raises(StageFailure, match=r"out of memory on cpu with one crop at a time: lower search\.crops"):
@@ -292,7 +332,7 @@ def test_mixup_mixes_images_and_losses_alike() -> None:
     twin.mixup = 0.0
     twin.net.register_forward_pre_hook(lambda _, inputs: plain.append(inputs[0].clone()))
     list(fit(twin))
-    share = float(np.random.default_rng((11, 0, 4)).beta(0.4, 0.4))
+    share = float(np.random.default_rng((11, 0)).beta(0.4, 0.4))
     torch.testing.assert_close(seen[0], share * plain[0] + (1 - share) * plain[0].flip(0))
     assert torch.equal(targets[2], targets[0].flip(0)) and not torch.equal(targets[2], targets[0])
     net = begin(total_steps=1, channels_last=False).net.train()

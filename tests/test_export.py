@@ -12,7 +12,6 @@ from roadseg.deploy.engines import Form
 from roadseg.errors import UserError
 from roadseg.nets import counts
 from tests import brightest
-from tests.structure import LIGHT
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -66,7 +65,7 @@ def test_preprocessing_inside_the_graph_is_the_textbooks(tiny, engine):
 def light(name: str) -> bool:
     """Whether it is small enough to be exported in every test run; bench/zoo.py does it for all."""
     with torch.device("meta"):
-        return counts.parameters(nets.build(name, 5)) < LIGHT
+        return counts.parameters(nets.build(name, 5)) < 4e6
 
 
 @pytest.mark.parametrize("name", [name for name in nets.NETS if light(name)])

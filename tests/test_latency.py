@@ -171,7 +171,7 @@ def test_a_timing_is_stale_by_its_own_code_and_not_by_a_sisters(monkeypatch, mod
 
 
 def test_unknown_network_names_what_there_is(counted):
-    with pytest.raises(UserError, match="no network 'resnet' to time: choose from enet"):
+    with pytest.raises(UserError, match="there is no network 'resnet': choose one of enet"):
         timings.table(["resnet"], 5, 24, 32, FORMS)
 
 

@@ -237,6 +237,7 @@ def test_settings_do_what_they_say() -> None:
         ("ohem(class_weights=ones)", r"there are no class weights 'ones': choose enet or none"),
         ("dice - edge", r"loss 'dice - edge' cannot be read: write NAME, NAME"),
         ("dice(3)", r"cannot be read"),
+        ("ohem(threshold=0)", r"loss 'ohem\(threshold=0\)': `threshold` must be above 0"),
         ("2 ** dice", r"cannot be read"),
         ("dice +", r"cannot be read"),
         ("", r"cannot be read"),

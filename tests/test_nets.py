@@ -76,7 +76,9 @@ def test_training_starts_near_uniform_probabilities(name: str) -> None:
     assert loss.item() == pytest.approx(math.log(19), rel=0.2)
 
 
-@EVERY
+@pytest.mark.parametrize(
+    "name", ["fastscnn", "ddrnet23slim"]
+)  # enet takes the longest by far, and has no branch of 1x1
 def test_a_small_crop_trains_and_the_running_statistics_serve(name: str) -> None:
     """Four crops of 32x64, whose map at 1/64 is one position: the network learns them, in evaluation mode as well."""
     torch.manual_seed(0)

@@ -113,6 +113,11 @@ def test_settings_change_the_curve() -> None:
             r"schedule 'poly\(restart=2\)': poly takes no restart=2.0; its settings: power, restarts",
         ),
         ("poly + step", r"schedule 'poly \+ step' is a sum: name one of constant"),
+        ("step(every=0)", r"schedule 'step\(every=0\)': `every` \(=0\) must be from 0\.001 to 1"),
+        ("cosine(restarts=1.5)", r"`restarts` must be a whole number"),
+        ("one_cycle(rise=1)", r"`rise` \(=1\) must be from 0 to 0\.99"),
+        ("one_cycle(low_momentum=0.85)", r"`low_momentum` and `high_momentum` go together"),
+        ("poly(warm_up=1)", r"`warm_up` \(=1\) must be"),
         ("poly(", r"schedule 'poly\(' cannot be read"),
     ],
 )

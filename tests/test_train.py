@@ -107,7 +107,7 @@ def test_the_weights_that_are_written_are_those_asked_for(scored: list[float], k
     with stage("train") as running:
         train.write(given, course, {RECIPE: path}, running)
     results = score.run(given, None, score.views("0.75,1", True, "64x80"), "val")
-    assert list(results) == ["one, as deployed", "scales 0.75, 1; mirrored; window 64x80"]
+    assert list(results) == ["one view", "scales 0.75, 1; mirrored; window 64x80"]
     assert all(0 < value < 1 for value in results.values())
     saved = checkpoint.load(path)
     expected = saved["best"]["net"] if keep == "best" else saved["training"]["ema"]

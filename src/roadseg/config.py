@@ -272,7 +272,8 @@ class Train(Section):
     """Largest norm of a step's gradient; None does not clip."""
     parts: Positive = 1
     """In how many parts a batch goes through, one after another (gradient accumulation): the same batch in less
-    memory, but batch norm sees a part at a time. Where memory runs out, there are more."""
+    memory, but batch norm, and losses that look at whole regions, see a part at a time. Where memory runs out, there
+    are more."""
     patience: Annotated[float, Field(gt=0)] | None = None
     """Epochs without a better validation mIoU after which a finalist's training stops; None trains to the end."""
     keep: Literal["last", "best"] = "last"

@@ -47,7 +47,7 @@ def made(kind: str, text: str, table: Mapping[str, Callable[..., T]]) -> T:
     if more or first.factor != 1:
         raise UserError(f"{kind} {text!r} is a sum: name one of {', '.join(table)}")
     check(kind, text, first, table, settings(table[first.name]) if first.name in table else ())
-    return table[first.name](**first.settings)
+    return called(kind, text, table[first.name], first.settings)
 
 
 def check(kind: str, text: str, term: Term, table: Mapping[str, Any], known: Mapping[str, type] | tuple[()]) -> None:
@@ -59,6 +59,14 @@ def check(kind: str, text: str, term: Term, table: Mapping[str, Any], known: Map
         if key not in types or not isinstance(value, types[key]):
             listed = ", ".join(types) or "none"
             raise UserError(f"{kind} {text!r}: {term.name} takes no {key}={value}; its settings: {listed}")
+
+
+def called(kind: str, text: str, function: Callable[..., T], given: Mapping[str, Any]) -> T:
+    """What the function makes of its settings. UserError where it raises ValueError, for a number out of its range."""
+    try:
+        return function(**given)
+    except ValueError as error:
+        raise UserError(f"{kind} {text!r}: {error}") from None
 
 
 def settings(function: Callable[..., Any]) -> dict[str, type]:

@@ -111,7 +111,11 @@ def fit(
         with closing(prefetch(batches, training.step, training.total_steps, workers=workers)) as stream:
             for batch in stream:
                 loss = _step(training, batch)
-                if not math.isfinite(loss):
+                seen = (training.step + 1) * step_pixels
+                due = seen // report_every_pixels > (seen - step_pixels) // report_every_pixels
+                due |= training.step + 1 == training.total_steps
+                # A loss may still be a number when its gradient is none: what is reported and saved is looked at whole.
+                if not math.isfinite(loss) or (due and not _finite(training.net)):
                     if good is None or training.setbacks >= setbacks:
                         raise _diverged(training, loss, batches)
                     had = training.setbacks
@@ -121,14 +125,17 @@ def fit(
                     break
                 training.step += 1
                 losses.append(loss)
-                seen = training.step * step_pixels
-                due = seen // report_every_pixels > (seen - step_pixels) // report_every_pixels
-                if due or training.step == training.total_steps:
+                if due:
                     training.seconds += time.perf_counter() - clock
                     yield _report(training, losses, batches)
                     losses.clear()
+                    good = None  # before there is another: they are as large as the network and its optimizer
                     good = copy.deepcopy(training.state()) if setbacks else None
                     clock = time.perf_counter()
+
+
+def _finite(net: nn.Module) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in net.parameters())
 
 
 def _report(training: Training, losses: list[float], batches: Batches) -> Report:
@@ -192,34 +199,36 @@ def _backward(training: Training, images: Tensor, labels: Tensor) -> Tensor:
     """Adds the batch's gradients, part after part; the loss, float32 scalar without a graph."""
     labelled = (labels != IGNORE).flatten(1).sum(dim=1)
     total = torch.zeros((), device=training.device)
-    for some_images, some_labels, counts in zip(
-        *(one.chunk(training.parts) for one in (images, labels, labelled)), strict=True
+    own = 1.0
+    if training.mixup:
+        own = float(np.random.default_rng((training.seed, training.step)).beta(training.mixup, training.mixup))
+    # mixup: each with its mirror place in the whole batch, so that parts change nothing
+    columns = (images, labels, images.flip(0), labels.flip(0), labelled)
+    for image, label, other_image, other_label, counts in zip(
+        *(column.chunk(training.parts) for column in columns), strict=True
     ):
         share = float(counts.sum() / labelled.sum().clamp_min(1)) if training.parts > 1 else 1.0
-        loss = share * _loss(training, some_images, some_labels)
+        loss = share * _loss(training, (image, other_image), (label, other_label), own)
         training.scaler.scale(loss).backward()
         total += loss.detach()
     return total
 
 
-def _loss(training: Training, images: Tensor, labels: Tensor) -> Tensor:
-    """The loss of images (uint8 BHWC) and labels (uint8 BHW)."""
-    images = normalise(images.to(training.device, non_blocking=True))
+def _loss(training: Training, images: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor], own: float) -> Tensor:
+    """The loss of images (uint8 BHWC) and labels (uint8 BHW), the second of which are mixed in by a share 1 - own."""
+    mixed = 1 if own == 1 else 2
+    views = [normalise(one.to(training.device, non_blocking=True)) for one in images[:mixed]]
+    image = views[0] if mixed == 1 else own * views[0] + (1 - own) * views[1]
     if not training.channels_last:
-        images = images.contiguous()
-    target = labels.to(training.device, non_blocking=True).long()
-    share = 1.0
-    if training.mixup:
-        random = np.random.default_rng((training.seed, training.step, len(images)))
-        share = float(random.beta(training.mixup, training.mixup))
-        images = share * images + (1 - share) * images.flip(0)  # each with its mirror place in the batch
+        image = image.contiguous()
+    target, *other = (one.to(training.device, non_blocking=True).long() for one in labels[:mixed])
     with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
-        outputs = training.net(images)
-    loss = share * _weigh(training.loss, outputs, target, training.aux_weight)
-    if share < 1:
-        loss = loss + (1 - share) * _weigh(training.loss, outputs, target.flip(0), training.aux_weight)
+        outputs = training.net(image)
+    loss = own * _weigh(training.loss, outputs, target, training.aux_weight)
+    for second in other:
+        loss = loss + (1 - own) * _weigh(training.loss, outputs, second, training.aux_weight)
     if training.teacher:
-        loss = loss + training.teacher.weight * _imitate(training, training.teacher, images, outputs, target)
+        loss = loss + training.teacher.weight * _imitate(training, training.teacher, image, outputs, target)
     return loss
 
 

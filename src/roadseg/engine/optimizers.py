@@ -57,9 +57,8 @@ def build(
     groups: dict[tuple[bool, bool], Groups] = {}
     for parameter in net.parameters():
         groups.setdefault((id(parameter) in slow, parameter.ndim >= 2), []).append(parameter)  # type: ignore[arg-type]
-    return make(
-        [
-            {"params": members, "weight_decay": weight_decay * matrix, "share": encoder_rate if slowly else 1.0}
-            for (slowly, matrix), members in sorted(groups.items(), reverse=True)
-        ]
-    )
+    listed = [
+        {"params": members, "weight_decay": weight_decay * matrix, "share": encoder_rate if slowly else 1.0}
+        for (slowly, matrix), members in sorted(groups.items(), reverse=True)
+    ]
+    return named.called("optimizer", text, make, {"groups": listed})  # torch checks the ranges

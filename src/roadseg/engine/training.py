@@ -1,5 +1,6 @@
 """All that changes while a network trains, and what changes it: made by `start`, moved by roadseg.engine.fit."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,7 @@ class Training:
             "seed": self.seed,
             "seconds": self.seconds,
             "setbacks": self.setbacks,
+            "parts": self.parts,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -80,9 +82,10 @@ class Training:
                 raise ValueError(f"the checkpoint's `{name}` (={state[name]}) is not this run's (={mine})")
         self.net.load_state_dict(state["net"])
         self.ema.net.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch would train on in the state's tensors
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds, self.setbacks = state["step"], state["seconds"], state["setbacks"]
+        self.parts = max(self.parts, state["parts"])  # what did not fit once will not fit again
 
 
 def start(

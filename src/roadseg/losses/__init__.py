@@ -63,7 +63,7 @@ def _loss(text: str, term: named.Term, weights: Weights | None, class_weights: s
     named.check("loss", text, term, LOSSES, known | ({CLASS_WEIGHTS: str} if weighted else {}))
     if weighted:
         given["weights"] = _tensor(text, given.pop(CLASS_WEIGHTS, class_weights), weights)
-    return LOSSES[term.name](**given)
+    return named.called("loss", text, LOSSES[term.name], given)
 
 
 def _tensor(text: str, chosen: object, weights: Weights | None) -> Tensor | None:

@@ -60,7 +60,8 @@ def focal(weights: Tensor | None, gamma: float = 2.0) -> Loss:
     @prepared
     def loss(logits: Tensor, target: Tensor) -> Tensor:
         per_pixel, weight_BHW = negative_log(logits, target, weights)
-        return mean((1 - torch.exp(-per_pixel)) ** gamma * per_pixel, weight_BHW)
+        wrong = (-torch.expm1(-per_pixel)).clamp_min(1e-8)  # of 0 ** gamma the gradient may be infinite
+        return mean(wrong**gamma * per_pixel, weight_BHW)
 
     return loss
 
@@ -72,6 +73,9 @@ def ohem(weights: Tensor | None, threshold: float = 0.7, kept: float = 1 / 16) -
     Shrivastava 2016, in the form that segmentation uses. The choice looks at probabilities, not at weights; the mean
     over the chosen is weighted, like `weighted_cross_entropy`. It is made over the pixels that this process has.
     """
+
+    if not 0 < threshold <= 1 or not 0 <= kept <= 1:
+        raise ValueError("`threshold` must be above 0 and at most 1, `kept` from 0 to 1")
 
     @prepared
     def loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -20,12 +20,14 @@ def live(name: str, epochs: float, scenes: int) -> Iterator[Show]:
     Where there is no terminal, the line is printed once, at the end.
     """
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[said]}"))
-    with Progress(*columns, TimeRemainingColumn()) as progress:
+    # rich forgets how fast it was after 30 s, and steps may be further apart
+    with Progress(*columns, TimeRemainingColumn(), speed_estimate_period=1e9) as progress:
         bar = progress.add_task(name, total=1.0, said="")
         first: list[Report] = []
 
         def show(report: Report, miou: float | None) -> None:
-            first.append(report)
+            if not first:
+                first.append(report)
             past = report.seconds - first[0].seconds
             rate = (report.epoch - first[0].epoch) * scenes / past if past > 0 else 0.0
             said = [f"epoch {report.epoch:.1f}/{epochs:g}", f"loss {report.loss:.3f}"]

@@ -6,6 +6,7 @@ in torch at float32, not the exported file, and nothing is chosen by it.
 
 import json
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -45,11 +46,13 @@ def run(config: Config, finalist: str | None, chosen: Views, split: str) -> dict
     classes = len(labels.load(recipe["space"]).classes)
     net = nets.build(recipe["network"], classes)
     net.load_state_dict(checkpoint.load(found[name] / "weights.pt"))
-    scenes = pack(labelled(config, split))
+    scenes = pack(labelled(config, split), long_side=config.train.long_side)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    net = net.to(device)
     table = Table("views", "mIoU", "95 %, bootstrap over scenes", title=f"{name} on {split}, {len(scenes)} scenes")
     results = {}
-    for label, views in (("one, as deployed", Views()), (_described(chosen), chosen)):
-        matrices = engine.evaluate(net, scenes, classes=classes, progress=label, views=views)
+    for label, views in (("one view", Views()), (_described(chosen), chosen)):
+        matrices = engine.evaluate(net, scenes, classes=classes, device=device, progress=label, views=views)
         results[label] = scores(matrices).miou
         spread = bootstrap_interval(matrices, seed=config.seed)
         table.add_row(label, f"{results[label]:.2%}", f"{spread['low']:.2%} to {spread['high']:.2%}")

@@ -16,7 +16,6 @@ import pandas as pd
 
 from roadseg import checkpoint, figures, paths
 from roadseg.config import Config
-from roadseg.engine import Diverged
 from roadseg.errors import StageFailure
 from roadseg.nets import initial
 from roadseg.stages import training
@@ -60,29 +59,34 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
         parent.child(key, f"finalist-{recipe.name}", params, tags) as run,
         live(recipe.name, config.train.epochs, len(course.train)) as show,
     ):
-        for report in () if _given_up(config, curve, best) else course.fit(learner, recipe, reports=reports * TICKS):
+        losses: list[float] = []  # of the reports since the last validation, as far apart as one another
+        for report in () if _given_up(config, curve) else course.fit(learner, recipe, reports=reports * TICKS):
             show(report, curve[-1]["val_miou"] if curve else None)
+            losses.append(report.loss)
             if report.step * reports // report.total_steps <= len(curve):
                 continue
             result = course.score(learner)
             row = {
                 "epoch": round(report.epoch, 3),
-                "loss": report.loss,
+                "loss": sum(losses) / len(losses),
                 "learning_rate": report.learning_rate,
                 "val_miou": result.miou,
                 "val_pixel_accuracy": result.pixel_accuracy,
             }
             curve.append(row)
+            losses.clear()
             run.metrics(row, step=len(curve))
             if result.miou > best["miou"]:
                 net = {name: value.clone() for name, value in learner.ema.net.state_dict().items()}
                 best = {"miou": result.miou, "epoch": report.epoch, "net": net}
             checkpoint.save(path, {"training": learner.state(), "curve": curve, "best": best})
-            if _given_up(config, curve, best):
+            if _given_up(config, curve):
                 print(f"{recipe.name}: no better for {config.train.patience:g} epochs, stopped at {report.epoch:.1f}")
                 break
         if not run.finished:
             course.record(run)
+            if config.train.keep == "best":
+                learner.ema.net.load_state_dict(best["net"])
             final = course.score(learner)
             ious = zip(course.space.classes, final.iou, strict=True)
             run.metrics({f"iou_{name}": iou for name, iou in ious if iou is not None})
@@ -90,13 +94,17 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
     return path
 
 
-def _given_up(config: Config, curve: list[dict[str, float]], best: dict[str, Any]) -> bool:
-    """Whether the validation mIoU has not risen for `train.patience` epochs."""
-    return bool(config.train.patience and curve and curve[-1]["epoch"] - best["epoch"] >= config.train.patience)
+def _given_up(config: Config, curve: list[dict[str, float]]) -> bool:
+    """Whether the validation mIoU has not risen for `train.patience` epochs, a validation being about one."""
+    if not config.train.patience or not curve:
+        return False
+    scores = [row["val_miou"] for row in curve]
+    return len(scores) - 1 - scores.index(max(scores)) >= config.train.patience
 
 
 def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recipe, Path]:
-    """What `run` returns for each recipe. One that diverges is left out, with a line that says so.
+    """What `run` returns for each recipe. One that diverges, or that memory does not hold, is left out, with a line
+    that says so.
 
     Raises:
         StageFailure: all of them did.
@@ -105,7 +113,7 @@ def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recip
     for recipe in recipes:
         try:
             trained[recipe] = run(recipe)
-        except Diverged as error:
+        except StageFailure as error:
             diverged.append(f"{recipe.name}: {error}")
             print(f"left out: {diverged[-1]}")
     if not trained:
@@ -114,7 +122,8 @@ def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recip
 
 
 def _key(config: Config, recipe: Recipe) -> str:
-    return training.key(config, [recipe.network], train=asdict(recipe), epochs=config.train.epochs)
+    ends = {"epochs": config.train.epochs, "patience": config.train.patience}
+    return training.key(config, [recipe.network], train=asdict(recipe), **ends)
 
 
 def write(config: Config, course: Course, trained: dict[Recipe, Path], running: Stage) -> None:
