@@ -203,7 +203,8 @@ def _backward(training: Training, images: Tensor, labels: Tensor) -> Tensor:
     if training.mixup:
         own = float(np.random.default_rng((training.seed, training.step)).beta(training.mixup, training.mixup))
     # mixup: each with its mirror place in the whole batch, so that parts change nothing
-    columns = (images, labels, images.flip(0), labels.flip(0), labelled)
+    others = (images.flip(0), labels.flip(0)) if training.mixup else (images, labels)
+    columns = (images, labels, *others, labelled)
     for image, label, other_image, other_label, counts in zip(
         *(column.chunk(training.parts) for column in columns), strict=True
     ):
