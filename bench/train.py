@@ -31,8 +31,10 @@ from roadseg import config, engine, losses, nets, schedules
 from roadseg.deploy import device
 from roadseg.scenes import index
 from roadseg.scenes.augment import FILL, MEAN, SCALES, STD
+from roadseg.scenes.batches import Batches, prefetch
 from roadseg.scenes.index import Scene
 from roadseg.scenes.pack import Pack, pack
+from roadseg.scenes.plan import even
 from roadseg.stages import fetch, remap
 
 NETWORKS = ("enet", "fastscnn", "ddrnet23slim")
@@ -133,12 +135,9 @@ def ours(network: str, scenes: Pack, given: config.Config, steps: int) -> float:
         aux_weight=nets.AUX_WEIGHT,
         seed=0,
     )
-    pixels = BATCH * HEIGHT * WIDTH
-    reports = engine.fit(
-        training, scenes, batch_pixels=pixels, crop=(HEIGHT, WIDTH), report_every_pixels=pixels, workers=WORKERS
-    )
+    batches = Batches(scenes, even(WARM + steps, BATCH, (HEIGHT, WIDTH)), seed=0)
     begun = 0.0
-    for report in reports:
+    for report in engine.fit(training, batches, report_every=1, workers=WORKERS):
         if report.step == WARM:
             begun = time.perf_counter()
     return BATCH * steps / (time.perf_counter() - begun)
@@ -146,9 +145,7 @@ def ours(network: str, scenes: Pack, given: config.Config, steps: int) -> float:
 
 def loader_alone(scenes: Pack, steps: int) -> float:
     """Images a second that our loader alone makes."""
-    from roadseg.scenes.batches import Batches, prefetch
-
-    batches = Batches(scenes, crop=(HEIGHT, WIDTH), crops=BATCH, seed=0)
+    batches = Batches(scenes, even(WARM + steps, BATCH, (HEIGHT, WIDTH)), seed=0)
     begun = 0.0
     for number, _ in enumerate(prefetch(batches, 0, WARM + steps, workers=WORKERS)):
         if number == WARM - 1:

@@ -1,24 +1,39 @@
-"""The finalists' training as a Prefect flow, a task a finalist: `python -m pipelines.train` is what dvc.yaml runs."""
+"""The finalists' training as a Prefect flow, a task a finalist: `python -m pipelines.train` is what dvc.yaml runs.
 
+With `train.processes` it becomes torchrun and comes back as several processes: the first is the stage, with its lock,
+its flow and its records; the others only train.
+"""
+
+import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any, NoReturn
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import State
 from prefect.utilities.annotations import quote
 
 from pipelines import runs, server
-from roadseg import tracking
+from roadseg import distributed, tracking
 from roadseg.config import Config, read
-from roadseg.errors import reported
+from roadseg.errors import StageFailure, UserError, reported
 from roadseg.stages import registered, train
 from roadseg.stages.stage import Stage, stage
 from roadseg.stages.training import Course, Recipe
 from roadseg.tracking import Parent
+from roadseg.tracking.null import NullRun
 
 
-@task(name="finalist", cache_policy=NO_CACHE)
+def _worth_another(task: Any, run: Any, state: State[Any]) -> bool:
+    """Whether a failed training may go better a second time: not where it was the data's or the settings' fault."""
+    return not isinstance(state.result(raise_on_failure=False), UserError | StageFailure)
+
+
+@task(name="finalist", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_condition_fn=_worth_another)
 def finalist(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Path:
-    """Trains one finalist, from its last checkpoint where it has one."""
+    """Trains one finalist, from its last checkpoint where it has one: so does a second attempt."""
     return train.train(config, course, recipe, parent)
 
 
@@ -35,16 +50,45 @@ def run(config: Config, running: Stage) -> None:
     ):
 
         def one(recipe: Recipe) -> Path:
-            task_run = finalist.with_options(task_run_name=recipe.name)
+            # several processes end together, or one would wait for the other for ever
+            task_run = finalist.with_options(task_run_name=recipe.name, retries=0 if distributed.launched() else 1)
             return task_run(quote(config), quote(course), quote(recipe), quote(parent))
 
-        trained = train.each(recipes, one)
+        with distributed.joined():
+            trained = train.each(recipes, one)
         train.write(config, course, trained, running)
 
 
+def follow(config: Config) -> None:
+    """Trains every finalist beside the first process, which alone says, records and keeps anything."""
+    course, (_, recipes) = Course.open(config), train.finalists()
+    with distributed.joined():
+        train.each(recipes, lambda recipe: train.train(config, course, recipe, NullRun()))
+
+
+def multiply(processes: int, batch: int) -> NoReturn:
+    """Goes on as torchrun, which starts this command so many times."""
+    if batch % processes:
+        raise UserError(
+            f"params.yaml: train.processes: {processes} processes cannot share a batch of {batch} scenes: make "
+            "train.batch a multiple of it"
+        )
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    os.execv(sys.executable, [sys.executable, *torchrun, "-m", "pipelines.train"])
+
+
 def main() -> None:
-    with reported("train"), stage("train") as running, server.api():
-        run(quote(registered.pinned(read())), quote(running))
+    with reported("train"):
+        if int(os.environ.get("RANK", "0")) > 0:
+            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+                follow(registered.pinned(read()))
+            return
+        with stage("train") as running:
+            config = registered.pinned(read())
+            if config.train.processes > 1 and not distributed.launched():
+                multiply(config.train.processes, config.train.batch)
+            with server.api():
+                run(quote(config), quote(running))
 
 
 if __name__ == "__main__":

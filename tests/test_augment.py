@@ -8,6 +8,7 @@ import torch
 
 from roadseg.scenes.augment import MEAN, STD, augmenter, crop_size, normalise
 from roadseg.scenes.batches import Batches, largest_share, prefetch
+from roadseg.scenes.plan import even
 
 RED_OF = np.array([10, 120, 240], dtype=np.uint8)
 """Red of each class in a scene whose label can be read off its colour."""
@@ -112,7 +113,7 @@ def same(a: list, b: list) -> bool:
 
 def test_batches_are_the_same_for_any_number_of_workers_and_from_any_start() -> None:
     def batches(seed: int = 3) -> Batches:
-        return Batches(Scenes(), crop=(32, 64), crops=4, seed=seed)
+        return Batches(Scenes(), even(10**9, 4, (32, 64)), seed=seed)
 
     alone = list(prefetch(batches(), 0, 6, workers=0))
     assert alone[0][0].shape == (4, 32, 64, 3) and alone[0][1].shape == (4, 32, 64)
@@ -133,32 +134,32 @@ def test_each_pass_takes_every_scene_once_in_another_order_and_place() -> None:
     def who(mask: torch.Tensor) -> int:
         return int(mask[mask != 255][0])
 
-    batches = Batches(Marked(6), crop=(32, 32), crops=2, seed=0)
+    batches = Batches(Marked(6), even(10**9, 2, (32, 32)), seed=0)
     orders = [[who(mask) for n in range(3 * p, 3 * p + 3) for mask in batches[n][1]] for p in range(4)]
     assert all(sorted(order) == list(range(6)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    plain = Batches(Scenes(1), crop=(32, 32), crops=1, seed=0)  # one scene: epochs differ by the crop alone
+    plain = Batches(Scenes(1), even(10**9, 1, (32, 32)), seed=0)  # one scene: epochs differ by the crop alone
     assert len({plain[n][1].numpy().tobytes() for n in range(6)}) == 6
 
 
 def test_scenes_come_as_often_as_their_weights_say() -> None:
     """1, 2.5, 0.25 and 0.25 times a pass of four: never more than rounded up, never less than rounded down."""
     draws = [1.0, 2.5, 0.25, 0.25]
-    batches = Batches(Scenes(4), crop=(32, 32), crops=1, seed=5, draws=draws)
+    batches = Batches(Scenes(4), even(10**9, 1, (32, 32)), seed=5, draws=draws)
     passes = [[batches.scene(4 * p + n) for n in range(4)] for p in range(400)]
     counts = np.array([[one.count(scene) for scene in range(4)] for one in passes])
     assert (counts >= np.floor(draws)).all() and (counts <= np.ceil(draws)).all()
     np.testing.assert_allclose(counts.mean(axis=0), draws, atol=0.08)
     assert len({tuple(one) for one in passes}) > 20
-    plain, ones = (Batches(Scenes(9), crop=(32, 32), crops=1, seed=5, draws=d) for d in (None, [1.0] * 9))
+    plain, ones = (Batches(Scenes(9), even(10**9, 1, (32, 32)), seed=5, draws=d) for d in (None, [1.0] * 9))
     assert [plain.scene(i) for i in range(50)] == [ones.scene(i) for i in range(50)]
-    assert [Batches(Scenes(2), crop=(8, 8), crops=1, seed=0, draws=[3, 1]).scene(i) for i in range(4)].count(0) == 3
+    assert [Batches(Scenes(2), even(10**9, 1, (8, 8)), seed=0, draws=[3, 1]).scene(i) for i in range(4)].count(0) == 3
     with pytest.raises(ValueError, match=r"`draws` has 3 numbers for 4 scenes"):
-        Batches(Scenes(4), crop=(32, 32), crops=1, seed=5, draws=[1, 1, 1])
+        Batches(Scenes(4), even(10**9, 1, (32, 32)), seed=5, draws=[1, 1, 1])
 
 
 def test_a_label_of_another_size_is_brought_to_the_image() -> None:
-    batches = Batches(Scenes(label_size=(128, 192)), crop=(64, 96), crops=2, seed=0)
+    batches = Batches(Scenes(label_size=(128, 192)), even(10**9, 2, (64, 96)), seed=0)
     images, masks = batches[0]
     told = np.abs(images.numpy()[..., :1].astype(int) - RED_OF.astype(int)).argmin(axis=-1)
     labelled = masks.numpy() != 255
@@ -166,7 +167,7 @@ def test_a_label_of_another_size_is_brought_to_the_image() -> None:
 
 
 def test_stopping_early_leaves_no_thread() -> None:
-    stream = prefetch(Batches(Scenes(), crop=(32, 32), crops=1, seed=0), 0, 1000)
+    stream = prefetch(Batches(Scenes(), even(10**9, 1, (32, 32)), seed=0), 0, 1000)
     next(stream)
     stream.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
@@ -206,7 +207,7 @@ def test_crops_of_one_class_alone_are_drawn_anew() -> None:
             return np.zeros((64, 256, 3), np.uint8), label
 
     def shares(max_share: float) -> list[float]:
-        drawn = Batches(Halves(), crop=(32, 64), crops=1, seed=1, max_share=max_share)  # type: ignore[arg-type]
+        drawn = Batches(Halves(), even(10**9, 1, (32, 64)), seed=1, max_share=max_share)  # type: ignore[arg-type]
         return [largest_share(drawn[number][1].numpy()[0]) for number in range(40)]
 
     free, mixed = shares(1.0), shares(0.75)

@@ -19,6 +19,8 @@ from roadseg.engine import precision as precisions
 from roadseg.engine.ema import EMA
 from roadseg.engine.fit import _weigh
 from roadseg.errors import StageFailure, UserError
+from roadseg.scenes.batches import Batches
+from roadseg.scenes.plan import even
 from roadseg.schedules import Schedule, one_cycle
 
 evaluation = importlib.import_module("roadseg.engine.evaluate")  # the package's name is the function
@@ -92,8 +94,10 @@ def begin(total_steps: int = 12, **changes: Any) -> Training:
 
 
 def fit(training: Training, pack: Any = None, every_steps: int = 3, **changes: Any) -> Iterator[Report]:
-    settings = {"batch_pixels": BATCH_PIXELS, "crop": CROP, "report_every_pixels": every_steps * BATCH_PIXELS}
-    return engine.fit(training, pack or Scenes(), **settings | changes)
+    of_loop = {name: changes.pop(name) for name in ("workers", "setbacks") if name in changes}
+    plan = changes.pop("plan", None) or even(training.total_steps, 4, CROP)
+    batches = Batches(pack or Scenes(), plan, seed=training.seed, **changes)
+    return engine.fit(training, batches, report_every=every_steps, **of_loop)
 
 
 def flat(state: dict[str, Any], path: str = "") -> dict[str, Any]:
@@ -159,16 +163,6 @@ def test_reports_count_in_pixels() -> None:
     assert [report.learning_rate for report in reports] == pytest.approx([0.02 * (1 - step / 10) for step in (3, 7, 9)])
     assert reports[0].seconds < reports[1].seconds < reports[2].seconds == training.seconds
     assert [report.step for report in fit(begin(total_steps=4), every_steps=0.4)] == [1, 2, 3, 4]
-
-
-def test_budgets_are_equal_pixels_whatever_the_crop() -> None:
-    scene, batch = 360 * 480, 8 * 360 * 480
-    for crop in ((360, 480), (256, 352), (192, 256)):
-        area = crop[0] * crop[1]
-        crops = engine.crops_per_batch(batch, crop)
-        assert abs(crops * area / batch - 1) < 0.04
-        assert abs(engine.total_steps(100 * scene, batch, crop) * crops * area / (100 * scene) - 1) < 0.05
-    assert engine.crops_per_batch(10, (32, 32)) == engine.total_steps(10, 10, (32, 32)) == 1
 
 
 def test_weight_decay_acts_on_matrices_only() -> None:

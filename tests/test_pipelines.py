@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,6 +22,7 @@ from pipelines.processes import end_group, group, lines
 from pipelines.report import report
 from pipelines.worktree import Ran, StageFailed, Worktree, worktree
 from roadseg.errors import UserError
+from tests.test_overfit import STREETS, prepared
 
 PROJECT = Path(__file__).resolve().parents[1]
 GRAPH = {
@@ -320,6 +322,54 @@ def test_the_flow_shows_stages_report_and_a_failures_line(
         assert client.read_global_concurrency_limit_by_name("gpu").limit == 1
     with runs.turn_on("cuda"), runs.turn_on("cpu"):
         pass
+
+
+def test_a_finalist_that_broke_is_tried_again_from_its_checkpoint(
+    prefect_api: None, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that is full for a moment: Prefect's second attempt ends with the weights of an unbroken training. What the
+    settings are to blame for is not tried again."""
+    import torch
+    from prefect import flow
+    from prefect.utilities.annotations import quote
+
+    from pipelines.train import finalist
+    from roadseg import checkpoint
+    from roadseg.errors import StageFailure
+    from roadseg.stages import profile, train
+    from roadseg.stages.training import Course, Recipe
+    from roadseg.tracking.null import NullRun
+
+    given = prepared(sources=STREETS, train={"epochs": 4, "batch": 2})
+    profile.run(given)
+    course, recipe, save = Course.open(given), Recipe("fastscnn", "dice", 0.004, 0.75), checkpoint.save
+    unbroken = train.train(given, course, recipe, NullRun())
+    whole = checkpoint.load(unbroken)["training"]
+    unbroken.unlink()
+    calls: list[int] = []
+
+    def full_once(path: Path, state: dict[str, Any]) -> None:
+        calls.append(state["training"]["step"])
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        save(path, state)
+
+    def diverges(*arguments: object) -> None:
+        calls.append(0)
+        raise StageFailure("training diverged")
+
+    quick = finalist.with_options(retry_delay_seconds=0)
+    once = flow(lambda: quick(quote(given), quote(course), quote(recipe), quote(NullRun())), name="once")
+    monkeypatch.setattr(checkpoint, "save", full_once)
+    again = checkpoint.load(once())["training"]
+    assert calls.count(calls[1]) == 2 and calls.count(calls[0]) == 1, "it went on from the first checkpoint"
+    for part in ("net", "ema"):
+        assert all(torch.equal(value, whole[part][name]) for name, value in again[part].items())
+    calls.clear()
+    monkeypatch.setattr(train, "train", diverges)
+    with pytest.raises(StageFailure):
+        once()
+    assert calls == [0]
 
 
 def test_a_wrong_schedule_is_said() -> None:

@@ -46,7 +46,7 @@ class Course:
         self.begun.append(recipe)
         return recipe
 
-    def fit(self, recipe: Recipe, same: Recipe, *, reports: int) -> Iterator[SimpleNamespace]:
+    def fit(self, recipe: Recipe, same: Recipe, *, epochs: float, reports: int) -> Iterator[SimpleNamespace]:
         if death := self.deaths.pop(len(self.begun), None):
             raise death
         yield from (SimpleNamespace(loss=1.0, learning_rate=recipe.learning_rate) for _ in range(reports))

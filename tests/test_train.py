@@ -36,9 +36,11 @@ def trained(network: str, workspace: Path) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("network", ["fastscnn", "enet", "ppliteseg_t"])
 def test_a_killed_training_resumed_is_the_same_bit_for_bit(workspace: Path, network: str) -> None:
-    """kill -9 between checkpoints, in a process of its own; crops, flips, dropout, batch norm, EMA and optimizer go on
-    as if nothing had happened."""
-    given = prepared(sources=STREETS, train={"epochs": 5, "batch": 2, "schedule": "cosine", "clip": 1.0})
+    """kill -9 between checkpoints, in a process of its own; shuffling, class-aware crops, flips, phases, dropout, batch
+    norm, EMA and optimizer go on as if nothing had happened."""
+    phases = [{"share": 0.4, "scale": 0.75, "batch": 2}, {"share": 0.6, "rate": 0.5}]
+    of_training = {"epochs": 5, "batch": 2, "schedule": "cosine", "clip": 1.0, "max_share": 0.5, "phases": phases}
+    given = prepared(sources=STREETS, train=of_training)
     profile.run(given)
     whole = checkpoint.load(finalist(network))
     checkpoints = paths.state("checkpoints", "")
@@ -63,6 +65,23 @@ def test_a_killed_training_resumed_is_the_same_bit_for_bit(workspace: Path, netw
         assert mine.keys() == its.keys()
         assert all(torch.equal(value, its[name]) for name, value in mine.items())
     assert [row["loss"] for row in resumed["curve"]] == [row["loss"] for row in whole["curve"]]
+
+
+def test_a_training_repeated_is_the_same_with_any_number_of_workers(workspace: Path) -> None:
+    """The files that the stage leaves, byte by byte, with crops drawn in the step's own thread, and by two others."""
+    given, written = prepared(sources=STREETS, train={"epochs": 3, "batch": 2, "max_share": 0.5, "mixup": 0.2}), []
+    profile.run(given)
+    for workers in (0, 2, 2):
+        settings = given.train.model_copy(update={"workers": workers})
+        config = given.model_copy(update={"train": settings})
+        course = Course.open(config)
+        path = train.train(config, course, RECIPE, NullRun())
+        with stage("train") as running:
+            train.write(config, course, {RECIPE: path}, running)
+        files = "metrics.json", "curves.csv", f"finalists/{RECIPE.name}/recipe.json"
+        written.append([(paths.TRAIN / file).read_bytes() for file in files])
+        path.unlink()  # a name for all of them: how many draw crops changes no result
+    assert written[0] == written[1] == written[2]
 
 
 @pytest.fixture

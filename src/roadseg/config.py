@@ -248,6 +248,19 @@ ClassWeights = Literal["enet", "median_frequency", "inverse", "sqrt_inverse", "c
 CLASS_WEIGHTS: tuple[str, ...] = get_args(ClassWeights)
 
 
+class Phase(Section):
+    """A stretch of training in which scenes are seen at another size (progressive scaling)."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Of the crops that training sees; those of all phases add up to 1."""
+    scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of scenes and crops, against their own size."""
+    batch: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the crops of a batch."""
+    rate: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the learning rate."""
+
+
 class Train(Section):
     epochs: Annotated[float, Field(gt=0)]
     """Of a finalist; see `search.epochs` for the unit."""
@@ -274,6 +287,15 @@ class Train(Section):
     """In how many parts a batch goes through, one after another (gradient accumulation): the same batch in less
     memory, but batch norm, and losses that look at whole regions, see a part at a time. Where memory runs out, there
     are more."""
+    phases: tuple[Phase, ...] = ()
+    """What training sees one after another; none: whole scenes' crops from the first to the last step."""
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Threads that draw crops beside the training step; 0 draws them in its own. Changes no result."""
+    processes: Positive = 1
+    """That train a finalist together, by torchrun, a GPU each where there are any; each gets an equal part of every
+    batch. Batch norm, and all losses but Lovász's and OHEM's least share, see the whole of it."""
+    compile: bool = False
+    """Whether torch.compile translates networks before they train: minutes first, less a step then."""
     patience: Annotated[float, Field(gt=0)] | None = None
     """Epochs without a better validation mIoU after which a finalist's training stops; None trains to the end."""
     keep: Literal["last", "best"] = "last"
@@ -297,6 +319,13 @@ class Train(Section):
     long_side: Annotated[int, Field(ge=64)] | None = None
     """Pixels. A larger scene is shrunk to it in the training cache; labels that are scored keep their size. None: no
     limit."""
+
+    @field_validator("phases")
+    @classmethod
+    def _whole(cls, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        if phases and abs(sum(phase.share for phase in phases) - 1) > 1e-6:
+            raise ValueError(f"the shares add up to {sum(phase.share for phase in phases):g}, must to 1")
+        return phases
 
 
 class Target(Section):

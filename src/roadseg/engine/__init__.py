@@ -1,7 +1,7 @@
 """Training and evaluation as generators and plain functions: no files, no callbacks, no settings, no tools."""
 
 from roadseg.engine.evaluate import Views, evaluate
-from roadseg.engine.fit import Diverged, Report, crops_per_batch, fit, total_steps
+from roadseg.engine.fit import Diverged, Report, fit
 from roadseg.engine.training import Teacher, Training, start
 
 __all__ = [
@@ -10,9 +10,7 @@ __all__ = [
     "Teacher",
     "Training",
     "Views",
-    "crops_per_batch",
     "evaluate",
     "fit",
     "start",
-    "total_steps",
 ]

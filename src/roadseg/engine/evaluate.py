@@ -14,6 +14,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roadseg import distributed
 from roadseg.metrics import confusion
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.pack import Pack
@@ -53,20 +54,22 @@ def evaluate(
     """Per-scene confusion int64 [S, C, C] in the pack's order, ignored pixels dropped.
 
     Batch 1, float32, eval mode; what the network says is brought to the label's own size (bilinear) before argmax. The
-    network's mode is put back at the end. `progress` names a progress bar; None shows none.
+    network's mode is put back at the end. Processes that train together share the scenes. `progress` names a
+    progress bar; None shows none.
     """
     matrices = np.zeros((len(pack), classes, classes), dtype=np.int64)
     was_training = net.training
     net.eval()
     try:
-        for scene in track(range(len(pack)), description=progress or "", disable=progress is None, transient=True):
+        own = range(distributed.rank(), len(pack), distributed.size())
+        for scene in track(own, description=progress or "", disable=progress is None, transient=True):
             image, label = pack[scene]
             answer = said(net, normalise(torch.tensor(image[None]).to(device)), views)
             prediction = ids_at(answer, label.shape).cpu().numpy()
             matrices[scene] = confusion(prediction, label, classes)
     finally:
         net.train(was_training)
-    return matrices
+    return distributed.added(matrices)
 
 
 def said(net: nn.Module, image: Tensor, views: Views = PLAIN) -> Tensor:

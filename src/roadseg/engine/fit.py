@@ -1,8 +1,7 @@
 """The training loop.
 
-In: a network and what trains it (roadseg.engine.training), a pack of labelled scenes. Out: `fit` yields a Report now
-and then; the consumer logs, evaluates, prunes, saves `training.state()` or simply stops iterating. Budgets are in
-pixels seen, so that runs with different crops compare.
+In: a network and what trains it (roadseg.engine.training), batches of labelled scenes. Out: `fit` yields a Report now
+and then; the consumer logs, evaluates, prunes, saves `training.state()` or simply stops iterating.
 
 Exact resume: what a step does depends on the state and on (seed, step) alone. Its batch is a function of them
 (roadseg.scenes.batches), and torch's generator (dropout) is seeded from them before each step, so there is no random
@@ -13,19 +12,20 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from roadseg import distributed
 from roadseg.engine.training import Loss, Teacher, Training
 from roadseg.errors import StageFailure
 from roadseg.losses import IGNORE, boundary
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.batches import Batch, Batches, prefetch
-from roadseg.scenes.pack import Pack
 
 BACK_OFF = 0.5
 """Factor on the learning rate after each setback."""
@@ -43,7 +43,7 @@ class Report:
     """Optimiser steps done."""
     total_steps: int
     epoch: float
-    """Pixels seen, as a multiple of the training split's."""
+    """Pixels seen, as a multiple of the training split's; of a scaled scene as many as the whole one has."""
     pixels: int
     """Pixels seen, padding included."""
     loss: float
@@ -58,61 +58,31 @@ class Report:
     """How often training went back because the loss was no number."""
 
 
-def crops_per_batch(batch_pixels: int, crop: tuple[int, int]) -> int:
-    """Crops whose pixels come nearest to `batch_pixels`, at least one."""
-    return max(1, round(batch_pixels / math.prod(crop)))
-
-
-def total_steps(pixels: int, batch_pixels: int, crop: tuple[int, int]) -> int:
-    """Steps that a budget of `pixels` allows, at least one."""
-    return max(1, round(pixels / (crops_per_batch(batch_pixels, crop) * math.prod(crop))))
-
-
 def fit(
     training: Training,
-    pack: Pack,
+    batches: Batches,
     *,
-    batch_pixels: int,
-    crop: tuple[int, int],
-    report_every_pixels: int,
-    draws: Sequence[float] | None = None,
-    augment: bool = True,
-    rotation: float = 0.0,
-    max_share: float = 1.0,
+    report_every: float,
     workers: int = 1,
     setbacks: int = 0,
 ) -> Iterator[Report]:
-    """Train from `training.step` to `training.total_steps`, yielding a Report about every `report_every_pixels`.
+    """Train from `training.step` to `training.total_steps`, yielding a Report about every `report_every` steps.
 
-    batch_pixels: of one step, whatever the crop; the number of crops follows. crop: (height, width), pixels. draws,
-    augment, rotation, max_share: see roadseg.scenes.batches. workers: threads that draw crops. At each yield, the last
+    batches: of `training.seed`, and planned for as many steps. workers: threads that draw them. At each yield, the last
     one included, the state is whole and may be saved; nothing is left running when the consumer stops iterating. A
-    resumed run must be given the same pack, batch, crop and draws.
+    resumed run must be given the same batches.
 
     A loss that is not finite takes training back to the last report, with half the learning rate from there on, at most
     `setbacks` times. Raises Diverged on the next.
     """
-    crops = crops_per_batch(batch_pixels, crop)
-    step_pixels = crops * math.prod(crop)
-    batches = Batches(
-        pack,
-        crop=crop,
-        crops=crops,
-        seed=training.seed,
-        draws=draws,
-        augment=augment,
-        rotation=rotation,
-        max_share=max_share,
-    )
     good = copy.deepcopy(training.state()) if setbacks else None
     losses: list[float] = []
     clock = time.perf_counter()
     while training.step < training.total_steps:
         with closing(prefetch(batches, training.step, training.total_steps, workers=workers)) as stream:
             for batch in stream:
-                loss = _step(training, batch)
-                seen = (training.step + 1) * step_pixels
-                due = seen // report_every_pixels > (seen - step_pixels) // report_every_pixels
+                loss = _step(training, batch, batches.plan.at(training.step)[0].rate)
+                due = (training.step + 1) // report_every > training.step // report_every
                 due |= training.step + 1 == training.total_steps
                 # A loss may still be a number when its gradient is none: what is reported and saved is looked at whole.
                 if not math.isfinite(loss) or (due and not _finite(training.net)):
@@ -139,11 +109,11 @@ def _finite(net: nn.Module) -> bool:
 
 
 def _report(training: Training, losses: list[float], batches: Batches) -> Report:
-    pixels = training.step * batches.crops * math.prod(batches.crop)
+    pixels, unscaled = batches.plan.pixels(training.step)
     return Report(
         step=training.step,
         total_steps=training.total_steps,
-        epoch=pixels / batches.pack.pixels,
+        epoch=unscaled / batches.pack.pixels,
         pixels=pixels,
         loss=sum(losses) / len(losses),
         learning_rate=max(group["lr"] for group in training.optimizer.param_groups),
@@ -154,8 +124,7 @@ def _report(training: Training, losses: list[float], batches: Batches) -> Report
 
 
 def _diverged(training: Training, loss: float, batches: Batches) -> Diverged:
-    first = training.step * batches.crops
-    names = sorted({batches.pack.names[batches.scene(crop)] for crop in range(first, first + batches.crops)})
+    names = batches.names(training.step)
     rate = max(group["lr"] for group in training.optimizer.param_groups)
     after = f" after {training.setbacks} setbacks" if training.setbacks else ""
     listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
@@ -164,16 +133,17 @@ def _diverged(training: Training, loss: float, batches: Batches) -> Diverged:
     )
 
 
-def _step(training: Training, batch: Batch) -> float:
-    """One optimiser step; its loss. The weights are not to be used where that is not finite.
+def _step(training: Training, batch: Batch, rate: float) -> float:
+    """One optimiser step at `rate` times the schedule's learning rate; its loss. The weights are not to be used where
+    that is not finite.
 
     Where the batch does not fit into the device's memory, it is divided, and stays so: each part weighs as much as it
-    has labelled pixels. Batch norm then sees a part at a time.
+    has labelled pixels. Batch norm then sees a part at a time. Of several processes none can go back alone: they end.
     """
-    _steer(training)
+    _steer(training, rate)
     training.net.train()
     while True:
-        torch.manual_seed(int(np.random.SeedSequence((training.seed, training.step)).generate_state(1)[0]))
+        torch.manual_seed(_seed(training))
         training.optimizer.zero_grad(set_to_none=True)
         try:
             value = _backward(training, *batch)
@@ -182,6 +152,10 @@ def _step(training: Training, batch: Batch) -> float:
             if training.parts >= len(batch[0]):
                 raise StageFailure(
                     f"out of memory on {training.device} with one crop at a time: lower search.crops (params.yaml)"
+                ) from None
+            if distributed.size() > 1:
+                raise StageFailure(
+                    f"out of memory on {training.device} with train.parts {training.parts} (params.yaml): raise it"
                 ) from None
         training.parts = min(2 * training.parts, len(batch[0]))
         if training.device.type == "cuda":
@@ -192,7 +166,13 @@ def _step(training: Training, batch: Batch) -> float:
     training.scaler.step(training.optimizer)
     training.scaler.update()
     training.ema.update(training.net, training.step)
-    return value.item()  # last: on a GPU it waits for the whole step
+    return distributed.averaged(value).item()  # last: on a GPU it waits for the whole step
+
+
+def _seed(training: Training) -> int:
+    """Of dropout: another in each process, since each sees other crops."""
+    key = (training.seed, training.step, distributed.rank())
+    return int(np.random.SeedSequence(key if key[2] else key[:2]).generate_state(1)[0])
 
 
 def _backward(training: Training, images: Tensor, labels: Tensor) -> Tensor:
@@ -202,15 +182,18 @@ def _backward(training: Training, images: Tensor, labels: Tensor) -> Tensor:
     own = 1.0
     if training.mixup:
         own = float(np.random.default_rng((training.seed, training.step)).beta(training.mixup, training.mixup))
-    # mixup: each with its mirror place in the whole batch, so that parts change nothing
+    # mixup: each with its mirror place in all of this process's crops, so that parts change nothing
     others = (images.flip(0), labels.flip(0)) if training.mixup else (images, labels)
     columns = (images, labels, *others, labelled)
-    for image, label, other_image, other_label, counts in zip(
-        *(column.chunk(training.parts) for column in columns), strict=True
-    ):
-        share = float(counts.sum() / labelled.sum().clamp_min(1)) if training.parts > 1 else 1.0
-        loss = share * _loss(training, (image, other_image), (label, other_label), own)
-        training.scaler.scale(loss).backward()
+    parts = list(zip(*(column.chunk(training.parts) for column in columns), strict=True))
+    for number, (image, label, other_image, other_label, counts) in enumerate(parts):
+        share = float(counts.sum() / labelled.sum().clamp_min(1)) if len(parts) > 1 else 1.0
+        forward = training.forward
+        with (
+            forward.no_sync() if isinstance(forward, DistributedDataParallel) and parts[number + 1 :] else nullcontext()
+        ):
+            loss = share * _loss(training, (image, other_image), (label, other_label), own)
+            training.scaler.scale(loss).backward()
         total += loss.detach()
     return total
 
@@ -224,7 +207,7 @@ def _loss(training: Training, images: tuple[Tensor, Tensor], labels: tuple[Tenso
         image = image.contiguous()
     target, *other = (one.to(training.device, non_blocking=True).long() for one in labels[:mixed])
     with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
-        outputs = training.net(image)
+        outputs = training.forward(image)
     loss = own * _weigh(training.loss, outputs, target, training.aux_weight)
     for second in other:
         loss = loss + (1 - own) * _weigh(training.loss, outputs, second, training.aux_weight)
@@ -233,10 +216,10 @@ def _loss(training: Training, images: tuple[Tensor, Tensor], labels: tuple[Tenso
     return loss
 
 
-def _steer(training: Training) -> None:
+def _steer(training: Training, rate: float) -> None:
     """Sets the optimizer's learning rate, and momentum where the schedule has one, for the step to come."""
     progress = training.step / training.total_steps
-    learning_rate = training.learning_rate * BACK_OFF**training.setbacks * training.schedule(progress)
+    learning_rate = rate * training.learning_rate * BACK_OFF**training.setbacks * training.schedule(progress)
     for group in training.optimizer.param_groups:
         group["lr"] = learning_rate * group["share"]
         if training.schedule.momentum:

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from roadseg import distributed
 from roadseg.engine import optimizers
 from roadseg.engine.ema import EMA
 from roadseg.engine.precision import resolve
@@ -33,6 +35,8 @@ class Training:
     """All that changes while a network trains, and what changes it. Made by `start`."""
 
     net: nn.Module
+    forward: Callable[[Tensor], Any]
+    """`net` as a step calls it: compiled, or averaging its gradients over several processes."""
     ema: EMA
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -102,6 +106,7 @@ def start(
     mixup: float = 0.0,
     clip: float | None = None,
     parts: int = 1,
+    compiled: bool = False,
     precision: str,
     channels_last: bool,
     device: torch.device | str,
@@ -115,9 +120,11 @@ def start(
     learning_rate: the schedule's peak. optimizer, weight_decay, encoder, encoder_rate: see roadseg.engine.optimizers.
     ema: decay of the weights' average. mixup: alpha of Zhang et al. 2018, whose images and losses are mixed by a share
     drawn from Beta(alpha, alpha). clip: largest norm of a step's gradient. parts: divides each batch, so that less of
-    it is in memory at once. precision: a name of roadseg.engine.precision. aux_weight: of the loss of each auxiliary
-    head (all that a training forward returns after its first output). teacher: imitated by the main output, and moved
-    to `device` too.
+    it is in memory at once. compiled: whether torch.compile translates the network first. precision: a name of
+    roadseg.engine.precision. aux_weight: of the loss of each auxiliary head (all that a training forward returns after
+    its first output). teacher: imitated by the main output, and moved to `device` too.
+
+    Within `roadseg.distributed.joined` the processes' networks train as one.
     """
     device = torch.device(device)
     dtype = resolve(precision, device)
@@ -127,8 +134,15 @@ def start(
     for one in (net, teacher.net) if teacher else (net,):
         if channels_last:
             one.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    forward: Callable[[Tensor], Any] = net
+    if distributed.size() > 1:
+        # its own copying of buffers is not needed: SyncBatchNorm gives every process the same
+        forward = DistributedDataParallel(distributed.synchronise(net), broadcast_buffers=False)
+    if compiled:
+        forward = torch.compile(forward)
     return Training(
         net=net,
+        forward=forward,
         ema=EMA(net, ema),
         optimizer=optimizers.build(
             optimizer, net, weight_decay=weight_decay, encoder=encoder, encoder_rate=encoder_rate

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from roadseg.distributed import total
 from roadseg.losses.pixels import IGNORE, Loss, mean, negative_log, prepared
 
 
@@ -37,9 +38,9 @@ def boundary(logits: Tensor, target: Tensor) -> Tensor:
         said = logits[:, 0].float()
         per_pixel = functional.binary_cross_entropy_with_logits(said, truth, reduction="none")
         probability = said.sigmoid() * labelled
-        overlap = (probability * truth).sum()
-        dice = 1 - (2 * overlap + 1) / (probability.square().sum() + truth.sum() + 1)
-        return mean(per_pixel, labelled) + dice * labelled.any()
+        overlap = total((probability * truth).sum())
+        dice = 1 - (2 * overlap + 1) / (total(probability.square().sum()) + total(truth.sum()) + 1)
+        return mean(per_pixel, labelled) + dice * (total(labelled.sum()) > 0)
 
 
 def boundaries(target: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:

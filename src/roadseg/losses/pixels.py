@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from roadseg.distributed import averaged
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 IGNORE = 255
@@ -71,7 +73,8 @@ def ohem(weights: Tensor | None, threshold: float = 0.7, kept: float = 1 / 16) -
     the labelled ones.
 
     Shrivastava 2016, in the form that segmentation uses. The choice looks at probabilities, not at weights; the mean
-    over the chosen is weighted, like `weighted_cross_entropy`. It is made over the pixels that this process has.
+    over the chosen is weighted, like `weighted_cross_entropy`. Where several processes train together, each keeps its
+    own share `kept`.
     """
 
     if not 0 < threshold <= 1 or not 0 <= kept <= 1:
@@ -96,8 +99,8 @@ def negative_log(logits: Tensor, target: Tensor, weights: Tensor | None) -> tupl
 
 
 def mean(per_pixel: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean; 0, not NaN, where all weights are 0."""
-    return (per_pixel * weight).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
+    """Weighted mean; 0, not NaN, where all weights are 0. Several processes divide by the weights of them all."""
+    return (per_pixel * weight).sum() / averaged(weight.sum()).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _hard(per_pixel: Tensor, labelled: Tensor, threshold: float, kept: float) -> Tensor:

@@ -1,12 +1,14 @@
 """Losses that compare a class's whole region with the truth: Dice, Jaccard and Lovász.
 
-All go over the labelled pixels of the whole batch that this process has, and are means over the classes that its labels
-show: a class counts as much as any other, however few its pixels.
+All go over the labelled pixels of the whole batch, and are means over the classes that its labels show: a class counts
+as much as any other, however few its pixels. Where several processes train together, Dice and Jaccard add up the sums
+of all of them; Lovász, which sorts, takes each process's pixels for themselves.
 """
 
 import torch
 from torch import Tensor
 
+from roadseg.distributed import total
 from roadseg.losses.pixels import IGNORE, Loss, cross_entropy, prepared
 
 
@@ -60,12 +62,13 @@ def dice() -> Loss:
 
 
 def _sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each class, over the labelled pixels: sum(p y), sum(p), sum(y). float32 [C]."""
+    """Of each class, over the labelled pixels of all processes: sum(p y), sum(p), sum(y). float32 [C]."""
     classes = torch.arange(logits.shape[1], device=logits.device)
     is_class_BCHW = target[:, None] == classes[:, None, None]
     probability_BCHW = logits.softmax(dim=1) * (target != IGNORE)[:, None]
     overlap_C = (probability_BCHW * is_class_BCHW).sum(dim=(0, 2, 3))
-    return overlap_C, probability_BCHW.sum(dim=(0, 2, 3)), is_class_BCHW.sum(dim=(0, 2, 3)).float()
+    said_C, true_C = probability_BCHW.sum(dim=(0, 2, 3)), is_class_BCHW.sum(dim=(0, 2, 3)).float()
+    return total(overlap_C), total(said_C), total(true_C)
 
 
 def _over_present(cost_C: Tensor, true_C: Tensor) -> Tensor:

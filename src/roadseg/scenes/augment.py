@@ -48,50 +48,75 @@ def crop_size(height: int, width: int, share: float) -> tuple[int, int]:
     return min(near_h, height), min(near_w, width)
 
 
-def augmenter(crop: tuple[int, int], rotation: float = 0.0) -> Augment:
+def augmenter(crop: tuple[int, int], rotation: float = 0.0, scale: float = 1.0) -> Augment:
     """`augment(image, mask, seed) -> (image, mask)`, both of size `crop` (height, width).
 
-    Scenes are turned by up to `rotation` degrees either way. Zoom and turn are bilinear on the image and nearest on the
-    mask. What a turned scene, or one smaller than the crop, does not cover is ImageNet's mean colour in the image and
-    255 in the mask. One augmenter serves one thread at a time.
+    Scenes are turned by up to `rotation` degrees either way, and zoomed about `scale` by SCALES; of one that is not
+    turned only what the crop shows is read. Images are interpolated (bilinear, by area where they shrink), masks take
+    the nearest. What a turned scene, or one smaller than the crop, does not cover is ImageNet's mean colour in the
+    image and 255 in the mask. One augmenter serves one thread at a time.
     """
-    height, width = crop
-    turn = A.Rotate(
-        (-rotation, rotation),
-        interpolation=cv2.INTER_LINEAR,
-        mask_interpolation=cv2.INTER_NEAREST,
-        border_mode=cv2.BORDER_CONSTANT,
-        fill=FILL,
-        fill_mask=IGNORE,
-        p=1,
-    )
-    steps = A.Compose(
+    turn = A.Compose(
         [
-            *([turn] if rotation else []),
-            A.RandomScale(SCALES, interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST, p=1),
-            A.RandomCrop(
-                height,
-                width,
-                pad_if_needed=True,
-                pad_position="random",
+            A.Rotate(
+                (-rotation, rotation),
+                interpolation=cv2.INTER_LINEAR,
+                mask_interpolation=cv2.INTER_NEAREST,
                 border_mode=cv2.BORDER_CONSTANT,
                 fill=FILL,
                 fill_mask=IGNORE,
-            ),
+                p=1,
+            )
+        ],
+        strict=True,  # an argument that albumentations does not know is otherwise dropped with a warning
+    )
+    steps = A.Compose(
+        [
             A.HorizontalFlip(p=0.5),
             A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.2, p=0.6),
             A.HueSaturationValue(hue_shift_limit=5, sat_shift_limit=20, val_shift_limit=0, p=0.3),
         ],
-        strict=True,  # an argument that albumentations does not know is otherwise dropped with a warning
+        strict=True,
     )
 
     def augment(image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         # albumentations heeds no global seed: each crop brings its own.
+        if rotation:
+            turn.set_random_seed(seed)
+            turned = turn(image=image, mask=mask)
+            image, mask = turned["image"], turned["mask"]
+        random = np.random.default_rng(seed)
+        zoom = scale * (1 + random.uniform(*SCALES))
+        image, mask = _cut(image, mask, crop, zoom, random)
         steps.set_random_seed(seed)
         pair = steps(image=image, mask=mask)
         return pair["image"], pair["mask"]
 
     return augment
+
+
+def _cut(
+    image: np.ndarray, mask: np.ndarray, crop: tuple[int, int], zoom: float, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A crop somewhere in the zoomed scene, or a zoomed scene somewhere in the crop, for each of the two axes."""
+    taken, placed = [], []
+    for side, wanted in zip(mask.shape, crop, strict=True):
+        length = min(side, max(1, round(wanted / zoom)))
+        room = min(wanted, max(1, round(side * zoom)))  # what the whole side fills
+        here = wanted if length < side else room
+        start, at = int(random.integers(side - length + 1)), int(random.integers(wanted - here + 1))
+        taken.append(slice(start, start + length))
+        placed.append(slice(at, at + here))
+    rows, columns = taken
+    size = placed[1].stop - placed[1].start, placed[0].stop - placed[0].start
+    shown = cv2.resize(image[rows, columns], size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    ids = cv2.resize(mask[rows, columns], size, interpolation=cv2.INTER_NEAREST_EXACT)
+    if size == crop[::-1]:
+        return shown, ids
+    whole, labels = np.full((*crop, 3), FILL, np.uint8), np.full(crop, IGNORE, np.uint8)
+    whole[placed[0], placed[1]] = shown
+    labels[placed[0], placed[1]] = ids
+    return whole, labels
 
 
 def normalise(images_BHWC: Tensor) -> Tensor:

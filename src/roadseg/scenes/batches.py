@@ -1,6 +1,6 @@
 """Which crops make up batch number n of a run: a pure function of (seed, n).
 
-In: a pack, a crop size, crops a batch, a seed. Out: batches (images uint8 BHWC RGB 0-255, labels uint8 BHW train ids,
+In: a pack, a plan (roadseg.scenes.plan), a seed. Out: batches (images uint8 BHWC RGB 0-255, labels uint8 BHW train ids,
 255 = ignore). Since nothing else goes in, any number of workers gives the same batches, and a run resumes at any batch.
 """
 
@@ -19,6 +19,7 @@ from roadseg.labels import IGNORE
 from roadseg.scenes.augment import augmenter
 from roadseg.scenes.masks import histogram
 from roadseg.scenes.pack import Pack
+from roadseg.scenes.plan import Plan
 
 Batch = tuple[Tensor, Tensor]
 
@@ -36,34 +37,45 @@ class Batches:
 
     `rotation`: degrees, see `augmenter`. `max_share`: a crop in which one class has a larger share of the labelled
     pixels, or which has none, is drawn anew, nine times at most (class-aware cropping as MMSegmentation's cat_max_ratio
-    does it; its usual value is 0.75).
+    does it; its usual value is 0.75). `part`: (i, of n): `batches[n]` is the i-th of n equal parts of the batch, where
+    several processes train together.
     """
 
     def __init__(
         self,
         pack: Pack,
+        plan: Plan,
         *,
-        crop: tuple[int, int],
-        crops: int,
         seed: int,
         draws: Sequence[float] | None = None,
         augment: bool = True,
         rotation: float = 0.0,
         max_share: float = 1.0,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
-        self.pack, self.crop, self.crops, self.seed, self.augment = pack, crop, crops, seed, augment
-        self.rotation, self.max_share = rotation, max_share
+        self.pack, self.plan, self.seed, self.augment = pack, plan, seed, augment
+        self.rotation, self.max_share, self.part = rotation, max_share, part
         self._until = np.cumsum(np.ones(len(pack)) if draws is None else np.asarray(draws, np.float64))
         if len(self._until) != len(pack):
             raise ValueError(f"`draws` has {len(self._until)} numbers for {len(pack)} scenes")
+        if odd := [phase.crops for phase in plan.phases if phase.crops % part[1]]:
+            raise ValueError(f"a batch of {odd[0]} crops does not divide into {part[1]} equal parts")
         self._of_thread = threading.local()  # an augmenter serves one thread at a time
 
     def __getitem__(self, number: int) -> Batch:
-        images = np.empty((self.crops, *self.crop, 3), dtype=np.uint8)
-        labels = np.empty((self.crops, *self.crop), dtype=np.uint8)
-        for place in range(self.crops):
-            images[place], labels[place] = self._draw(number * self.crops + place)
+        phase, first = self.plan.at(number)
+        which, of = self.part
+        crops = phase.crops // of
+        images = np.empty((crops, *phase.crop, 3), dtype=np.uint8)
+        labels = np.empty((crops, *phase.crop), dtype=np.uint8)
+        for place in range(crops):
+            images[place], labels[place] = self._draw(first + which * crops + place, phase.crop, phase.scale)
         return torch.from_numpy(images), torch.from_numpy(labels)
+
+    def names(self, number: int) -> list[str]:
+        """The scenes of batch `number`, whole, by their images' paths."""
+        phase, first = self.plan.at(number)
+        return sorted({self.pack.names[self.scene(crop)] for crop in range(first, first + phase.crops)})
 
     def scene(self, i: int) -> int:
         """The scene that crop i of the run is drawn from."""
@@ -75,15 +87,16 @@ class Batches:
         at = (ticket + random.random()) * total / length
         return min(int(np.searchsorted(self._until, at, side="right")), len(self.pack) - 1)
 
-    def _draw(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, i: int, crop: tuple[int, int], scale: float) -> tuple[np.ndarray, np.ndarray]:
         """Crop i of the run."""
         image, label = self.pack[self.scene(i)]
         if label.shape != image.shape[:2]:
             label = cv2.resize(label, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         if not self.augment:
             return image, label
-        if not hasattr(self._of_thread, "augment"):
-            self._of_thread.augment = augmenter(self.crop, self.rotation)
+        if getattr(self._of_thread, "sees", None) != (crop, scale):
+            self._of_thread.augment = augmenter(crop, self.rotation, scale)
+            self._of_thread.sees = crop, scale
         for attempt in range(ATTEMPTS):
             key = (self.seed, i, attempt) if attempt else (self.seed, i)
             seed = int(np.random.SeedSequence(key).generate_state(1)[0])

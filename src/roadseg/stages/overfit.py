@@ -22,7 +22,9 @@ from roadseg.errors import StageFailure, UserError
 from roadseg.metrics import scores
 from roadseg.nets import initial
 from roadseg.scenes import index, masks, sources
+from roadseg.scenes.batches import Batches
 from roadseg.scenes.pack import Pack, pack
+from roadseg.scenes.plan import even
 from roadseg.stages import registered
 from roadseg.stages.profile import class_weights
 
@@ -134,11 +136,8 @@ def learn(
         seed=config.seed,
     )
     begun = time.perf_counter()
-    pixels = few.pixels * -(-steps // LOOKS)
-    reports = engine.fit(
-        training, few, batch_pixels=few.pixels, crop=few.size, report_every_pixels=pixels, augment=False
-    )
-    for report in reports:
+    batches = Batches(few, even(steps, len(few), few.size), seed=config.seed, augment=False)
+    for report in engine.fit(training, batches, report_every=-(-steps // LOOKS)):
         matrices = engine.evaluate(training.ema.net, few, classes=classes, device=device)
         miou = scores(matrices.sum(axis=0)).miou
         yield Look(report.step, report.loss, miou, time.perf_counter() - begun)

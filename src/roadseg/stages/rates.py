@@ -46,7 +46,9 @@ def run(config: Config, network: str | None, *, steps: int, low: float, high: fl
     config = registered.pinned(config)
     name = network or config.search.networks[0]
     only = config.search.model_copy(update={"networks": (name,)})
-    config = config.model_copy(update={"search": only, "train": config.train.model_copy(update={"setbacks": 0})})
+    config = config.model_copy(
+        update={"search": only, "train": config.train.model_copy(update={"setbacks": 0, "phases": ()})}
+    )
     search.check(config)
     frame = tried(Course.open(config), name, steps, low, high)
     if len(frame) < 3:
@@ -72,7 +74,7 @@ def tried(course: Course, network: str, steps: int, low: float, high: float) -> 
     training.schedule = Schedule(lambda progress: (low / high) ** (1 - progress))
     rows: list[dict[str, float]] = []
     average = lowest = math.nan
-    reports = course.fit(training, recipe, reports=steps)
+    reports = course.fit(training, recipe, epochs=1, reports=steps)
     with suppress(Diverged):
         for report in track(reports, total=steps, description=f"range test {network}", transient=True):
             average = report.loss if math.isnan(average) else SMOOTH * average + (1 - SMOOTH) * report.loss

@@ -157,7 +157,7 @@ class Search:
         course, value = self.course, 0.0
         course.record(run)
         learner = course.begin(recipe, epochs=self.config.search.epochs, seed=self.config.seed)
-        for step, report in enumerate(course.fit(learner, recipe, reports=REPORTS)):
+        for step, report in enumerate(course.fit(learner, recipe, epochs=self.config.search.epochs, reports=REPORTS)):
             result = course.score(learner)
             value = result.miou
             run.metrics({"loss": report.loss, "learning_rate": report.learning_rate, "val_miou": value}, step=step)

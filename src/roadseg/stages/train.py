@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from roadseg import checkpoint, figures, paths
+from roadseg import checkpoint, distributed, figures, paths
 from roadseg.config import Config
 from roadseg.errors import StageFailure
 from roadseg.nets import initial
@@ -60,7 +60,8 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
         live(recipe.name, config.train.epochs, len(course.train)) as show,
     ):
         losses: list[float] = []  # of the reports since the last validation, as far apart as one another
-        for report in () if _given_up(config, curve) else course.fit(learner, recipe, reports=reports * TICKS):
+        stream = course.fit(learner, recipe, epochs=config.train.epochs, reports=reports * TICKS)
+        for report in () if _given_up(config, curve) else stream:
             show(report, curve[-1]["val_miou"] if curve else None)
             losses.append(report.loss)
             if report.step * reports // report.total_steps <= len(curve):
@@ -79,11 +80,12 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
             if result.miou > best["miou"]:
                 net = {name: value.clone() for name, value in learner.ema.net.state_dict().items()}
                 best = {"miou": result.miou, "epoch": report.epoch, "net": net}
-            checkpoint.save(path, {"training": learner.state(), "curve": curve, "best": best})
+            if distributed.rank() == 0:
+                checkpoint.save(path, {"training": learner.state(), "curve": curve, "best": best})
             if _given_up(config, curve):
                 print(f"{recipe.name}: no better for {config.train.patience:g} epochs, stopped at {report.epoch:.1f}")
                 break
-        if not run.finished:
+        if not distributed.agreed(run.finished):
             course.record(run)
             if config.train.keep == "best":
                 learner.ema.net.load_state_dict(best["net"])

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from roadseg import closure, engine, losses, nets, paths, schedules
+from roadseg import closure, distributed, engine, losses, nets, paths, schedules
 from roadseg.config import CLASS_WEIGHTS, Config
 from roadseg.engine import Teacher, Training
 from roadseg.labels import LabelSpace
@@ -24,7 +24,9 @@ from roadseg.metrics import Scores, scores
 from roadseg.nets import initial
 from roadseg.scenes import index, sources
 from roadseg.scenes.augment import MEAN, STD, crop_size
+from roadseg.scenes.batches import Batches
 from roadseg.scenes.pack import Pack, pack
+from roadseg.scenes.plan import Part, Plan, plan
 from roadseg.stages import teacher
 
 if TYPE_CHECKING:  # a training's key is a digest of what it imports, and records are no part of it
@@ -101,12 +103,16 @@ class Course:
         net = nets.build(recipe.network, len(self.space.classes))
         return net, initial.load(net, self.config.train.initial)
 
+    def plan(self, recipe: Recipe, epochs: float) -> Plan:
+        """What `epochs` of training see, step by step."""
+        parts = [Part(**phase.model_dump()) for phase in self.config.train.phases] or [Part()]
+        return plan(int(epochs * self.train.pixels), self.batch_pixels, self.crop(recipe.crop), parts)
+
     def begin(self, recipe: Recipe, *, epochs: float, seed: int) -> Training:
         """A training at step 0: the seeded network, its optimizer, its schedule over `epochs`."""
         settings = self.config.train
         net, _ = self.network(recipe, seed)
         backbone = getattr(net, "backbone", None)  # what networks call an encoder with published weights
-        pixels = int(epochs * self.train.pixels)
         return engine.start(
             net,
             loss=losses.build(recipe.loss, self.weights, settings.class_weights),
@@ -119,30 +125,36 @@ class Course:
             mixup=settings.mixup,
             clip=settings.clip,
             parts=settings.parts,
+            compiled=settings.compile,
             ema=settings.ema,
             precision=settings.precision,
             channels_last=settings.channels_last,
             device=self.device,
-            total_steps=engine.total_steps(pixels, self.batch_pixels, self.crop(recipe.crop)),
+            total_steps=self.plan(recipe, epochs).steps,
             aux_weight=nets.AUX_WEIGHT,
             teacher=self.teacher,
             seed=seed,
         )
 
-    def fit(self, training: Training, recipe: Recipe, *, reports: int) -> Iterator[engine.Report]:
-        """Trains from where `training` is to its last step; `reports` reports in all, at equal distances in pixels."""
-        crop = self.crop(recipe.crop)
-        total = training.total_steps * engine.crops_per_batch(self.batch_pixels, crop) * math.prod(crop)
+    def fit(self, training: Training, recipe: Recipe, *, epochs: float, reports: int) -> Iterator[engine.Report]:
+        """Trains from where `training`, begun for so many epochs, is to its last step; `reports` reports in all, at
+        equal distances in steps."""
+        settings = self.config.train
+        batches = Batches(
+            self.train,
+            self.plan(recipe, epochs),
+            seed=training.seed,
+            draws=self.draws,
+            rotation=settings.rotation,
+            max_share=settings.max_share,
+            part=(distributed.rank(), distributed.size()),
+        )
         yield from engine.fit(
             training,
-            self.train,
-            batch_pixels=self.batch_pixels,
-            crop=crop,
-            report_every_pixels=math.ceil(total / reports),
-            draws=self.draws,
-            rotation=self.config.train.rotation,
-            max_share=self.config.train.max_share,
-            setbacks=self.config.train.setbacks,
+            batches,
+            report_every=training.total_steps / reports,
+            workers=settings.workers,
+            setbacks=settings.setbacks,
         )
 
     def score(self, training: Training) -> Scores:
@@ -158,7 +170,8 @@ def key(config: Config, networks: Sequence[str], **protocol: Any) -> str:
     """
     profile = [paths.PROFILE / "scenes.csv", paths.PROFILE / "weights.json"]
     settings = config.train.model_dump(
-        exclude={"epochs": True, "keep": True, "patience": True, "initial": True, "distil": {"teacher"}}
+        exclude=dict.fromkeys(("epochs", "keep", "patience", "initial", "workers", "processes"), True)
+        | {"distil": {"teacher"}}
     )
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
     parts += [closure.digest([__name__]), torch.__version__, json.dumps(settings, sort_keys=True)]

@@ -1,0 +1,101 @@
+"""What training sees, step by step: how many crops, of which size, of scenes at which scale.
+
+One phase is the usual. Several are progressive scaling (Smith and Topin's "progressive resizing", made known by fast.ai
+and, with a batch and a rate a phase, by Tan and Le 2021, section 4): small pictures first, which cost little, whole
+ones at the end. A budget counts in pixels of the scenes, so that runs with different crops compare.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from roadseg.scenes.augment import crop_size
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training in which all batches are alike."""
+
+    steps: int
+    """Optimiser steps."""
+    crops: int
+    """Of one step's batch."""
+    crop: tuple[int, int]
+    """(height, width), pixels."""
+    scale: float = 1.0
+    """Scenes are seen at this size, against their own."""
+    rate: float = 1.0
+    """Factor on the learning rate."""
+
+    @property
+    def pixels(self) -> int:
+        """Of one step."""
+        return self.crops * math.prod(self.crop)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is asked of a phase."""
+
+    share: float = 1.0
+    """Of the crops that training sees."""
+    scale: float = 1.0
+    """See Phase; the crop shrinks with it."""
+    batch: float = 1.0
+    """Factor on the crops of a batch."""
+    rate: float = 1.0
+    """See Phase."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Phases, one after another."""
+
+    phases: tuple[Phase, ...]
+
+    @property
+    def steps(self) -> int:
+        """Of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def at(self, step: int) -> tuple[Phase, int]:
+        """The phase of a step, counted from 0, and how many crops were seen before it. Past the end the last phase goes
+        on."""
+        seen = 0
+        for phase in self.phases[:-1]:
+            if step < phase.steps:
+                return phase, seen + step * phase.crops
+            step -= phase.steps
+            seen += phase.steps * phase.crops
+        return self.phases[-1], seen + step * self.phases[-1].crops
+
+    def pixels(self, steps: int) -> tuple[int, float]:
+        """What the first `steps` steps see: pixels, padding included, and the same in pixels of unscaled scenes."""
+        seen, unscaled = 0, 0.0
+        for phase in self.phases:
+            done = min(steps, phase.steps)
+            seen += done * phase.pixels
+            unscaled += done * phase.pixels / phase.scale**2
+            steps -= done
+        return seen, unscaled
+
+
+def plan(pixels: float, batch_pixels: int, crop: tuple[int, int], parts: Sequence[Part] = (Part(),)) -> Plan:
+    """The plan of a budget of `pixels` of unscaled scenes.
+
+    batch_pixels: of a step, whatever the crop; the number of crops is what comes nearest, at least one. crop: (height,
+    width), pixels, of an unscaled scene; that of a scaled one is rounded as `crop_size` does. Each phase has at least
+    one step.
+    """
+    crops = max(1, round(batch_pixels / math.prod(crop)))
+    phases = []
+    for part in parts:
+        here = max(1, round(crops * part.batch))
+        steps = max(1, round(part.share * pixels / (here * math.prod(crop))))
+        phases.append(Phase(steps, here, crop_size(*crop, part.scale), part.scale, part.rate))
+    return Plan(tuple(phases))
+
+
+def even(steps: int, crops: int, crop: tuple[int, int]) -> Plan:
+    """One phase."""
+    return Plan((Phase(steps, crops, crop),))

@@ -1,0 +1,162 @@
+"""Two processes that train as one: against one process with the whole batch, in processes that torchrun starts."""
+
+import importlib
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from roadseg import distributed, engine, losses, nets
+from roadseg.distributed import SyncBatchNorm
+from roadseg.scenes.augment import normalise
+from roadseg.scenes.batches import Batches
+from roadseg.scenes.plan import even
+from roadseg.schedules import Schedule
+from tests.test_engine import Scenes
+
+fit_module, evaluate_module = (importlib.import_module(f"roadseg.engine.{name}") for name in ("fit", "evaluate"))
+PROJECT = Path(__file__).resolve().parents[1]
+CLASSES, STEPS, SIZE = 3, 20, (64, 96)
+LOSS = "dice + weighted_cross_entropy + 0.5 * jaccard + 0.5 * focal + 0.5 * edge"
+
+
+def learnt(network: str, dtype: torch.dtype, rate: float) -> dict[str, torch.Tensor]:
+    """The network's logits of a scene after 20 steps, its loss and batch norm's statistics, all in `dtype`."""
+    with ExitStack() as patches:
+        for module in (fit_module, evaluate_module):
+            patches.enter_context(patch.object(module, "normalise", lambda images: normalise(images).to(dtype)))
+        if dtype == torch.float64:  # what the loop and the losses round to float32
+            patches.enter_context(patch.object(torch.Tensor, "float", torch.Tensor.double))
+        return _learnt(network, dtype, rate)
+
+
+def _learnt(network: str, dtype: torch.dtype, rate: float) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    net = nets.build(network, CLASSES).to(dtype)
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # each process draws its own
+    training = engine.start(
+        net,
+        loss=losses.build(LOSS, {"enet": [1.0, 3.0, 2.0]}),
+        learning_rate=rate,
+        weight_decay=5e-4,
+        schedule=Schedule(lambda progress: 1 - progress),
+        optimizer="sgd(momentum=0.9)",
+        ema=0.9,
+        precision="float32",
+        channels_last=True,
+        device="cpu",
+        total_steps=STEPS,
+        aux_weight=0.4,
+        seed=3,
+    )
+    scenes = Scenes(8, SIZE)
+    for _, label in scenes.pairs[:3]:
+        label[:, : SIZE[1] * 3 // 4] = 255  # so that processes have very different numbers of labelled pixels
+    part = distributed.rank(), distributed.size()
+    batches = Batches(scenes, even(STEPS, 4, SIZE), seed=training.seed, part=part)  # type: ignore[arg-type]
+    *_, last = engine.fit(training, batches, report_every=5)
+    matrices = engine.evaluate(training.ema.net, scenes, classes=CLASSES)  # type: ignore[arg-type]
+    image = torch.from_numpy(scenes[0][0])[None]
+    with torch.no_grad():
+        logits = training.net.eval()(image.permute(0, 3, 1, 2).to(next(training.net.parameters()).dtype) / 255)
+    means = {name: value for name, value in training.net.state_dict().items() if "running" in name}
+    return {"logits": logits, "loss": torch.tensor(last.loss), "matrices": torch.from_numpy(matrices), **means}
+
+
+def gradients() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Of each loss, its value and the gradient of a small network's first weights, in float64."""
+    found, part = {}, 4 // distributed.size()
+    mine = slice(distributed.rank() * part, (distributed.rank() + 1) * part)
+    with patch.object(torch.Tensor, "float", torch.Tensor.double):
+        for name in losses.LOSSES:
+            torch.manual_seed(0)
+            layers = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1)
+            net = nn.Sequential(*layers).double()
+            images, target = torch.randn(4, 3, 16, 24).double(), torch.randint(0, 3, (4, 16, 24))
+            target[:2, :12] = 255
+            forward: nn.Module = net
+            if distributed.size() > 1:
+                forward = DistributedDataParallel(distributed.synchronise(net), broadcast_buffers=False)
+            value = losses.build(name, {"enet": [1.0, 3.0, 2.0]})(forward(images[mine]), target[mine])
+            value.backward()
+            assert layers[0].weight.grad is not None
+            found[name] = distributed.averaged(value.detach()), layers[0].weight.grad
+    return found
+
+
+def test_losses_and_their_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    """All but Lovász's, which sorts each process's pixels for themselves, as its documentation says."""
+    (tmp_path / "run.py").write_text(
+        "import torch\nfrom roadseg import distributed\nfrom tests.test_distributed import gradients\n"
+        "with distributed.joined():\n    torch.save(gradients(), f'{distributed.rank()}.pt')\n"
+    )
+    done = torchrun("run.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    together, alone = torch.load(tmp_path / "1.pt"), gradients()
+    for name in losses.LOSSES:
+        same = [torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(together[name], alone[name], strict=True)]
+        assert all(same) == (name != "lovasz"), name
+
+
+def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("network", "dtype", "rate", "within"),
+    [("ddrnet23slim", torch.float64, 0.001, 1e-6), ("fcn", torch.float32, 2e-4, 1e-4)],
+    ids=["float64", "float32"],
+)
+def test_two_processes_are_one_with_the_whole_batch(
+    tmp_path: Path, network: str, dtype: torch.dtype, rate: float, within: float
+) -> None:
+    """Batch norm, auxiliary heads, class weights, and a number of labelled pixels that differs. In float32 a deep
+    network's own training blows up the last digits that a sum in another order changes, at higher rates above all."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import torch\nfrom roadseg import distributed\nfrom tests.test_distributed import learnt\n"
+        f"with distributed.joined():\n    result = learnt({network!r}, {dtype}, {rate})\n"
+        "    torch.save(result, f'{distributed.rank()}.pt')\n"
+    )
+    done = torchrun(str(script), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    alone = learnt(network, dtype, rate)
+    for name, value in alone.items():
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=0, msg=f"{name}: the processes differ")
+        if name != "matrices":
+            torch.testing.assert_close(first[name], value, rtol=0, atol=within, msg=f"{name}: not the whole batch's")
+    assert (first["matrices"].sum(dim=(1, 2)) == alone["matrices"].sum(dim=(1, 2))).all(), "every scene, once"
+
+
+def test_alone_everything_is_as_it_was() -> None:
+    assert (distributed.size(), distributed.rank(), distributed.launched()) == (1, 0, False)
+    value = torch.ones(2, requires_grad=True)
+    assert distributed.total(value) is value and distributed.averaged(value) is value
+    assert distributed.agreed(True) and not distributed.agreed(False)
+    matrices = np.eye(2, dtype=np.int64)
+    assert distributed.added(matrices) is matrices
+    with distributed.joined():
+        assert distributed.size() == 1
+
+
+def test_synchronised_batch_norm_is_torchs_own_alone() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    x = torch.randn(2, 3, 8, 8)
+    expected, names = net(x), list(net.state_dict())
+    distributed.synchronise(net)
+    assert type(net[1]) is SyncBatchNorm and list(net.state_dict()) == names
+    torch.testing.assert_close(net(x), expected)
