@@ -327,8 +327,8 @@ def test_the_flow_shows_stages_report_and_a_failures_line(
 def test_a_finalist_that_broke_is_tried_again_from_its_checkpoint(
     prefect_api: None, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A disk that is full for a moment: Prefect's second attempt ends with the weights of an unbroken training. What the
-    settings are to blame for is not tried again."""
+    """A disk that is full for a moment: Prefect's second attempt ends with the weights of an unbroken training. What
+    the settings are to blame for is not tried again."""
     import torch
     from prefect import flow
     from prefect.utilities.annotations import quote
