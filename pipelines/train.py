@@ -73,6 +73,7 @@ def multiply(processes: int, batch: int) -> NoReturn:
             f"params.yaml: train.processes: {processes} processes cannot share a batch of {batch} scenes: make "
             "train.batch a multiple of it"
         )
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     os.execv(sys.executable, [sys.executable, *torchrun, "-m", "pipelines.train"])
 

@@ -86,7 +86,7 @@ def gradients() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
             target[:2, :12] = 255
             forward: nn.Module = net
             if distributed.size() > 1:
-                forward = DistributedDataParallel(distributed.synchronise(net), broadcast_buffers=False)
+                forward = DistributedDataParallel(distributed.synchronise(net), forward_sync_buffers=False)
             value = losses.build(name, {"enet": [1.0, 3.0, 2.0]})(forward(images[mine]), target[mine])
             value.backward()
             assert layers[0].weight.grad is not None

@@ -296,6 +296,8 @@ class Train(Section):
     batch. Batch norm, and all losses but Lovász's and OHEM's least share, see the whole of it."""
     compile: bool = False
     """Whether torch.compile translates networks before they train: minutes first, less a step then."""
+    validate_every: Annotated[float, Field(gt=0)] = 1.0
+    """Epochs between two validations of a finalist."""
     patience: Annotated[float, Field(gt=0)] | None = None
     """Epochs without a better validation mIoU after which a finalist's training stops; None trains to the end."""
     keep: Literal["last", "best"] = "last"

@@ -137,7 +137,7 @@ def start(
     forward: Callable[[Tensor], Any] = net
     if distributed.size() > 1:
         # its own copying of buffers is not needed: SyncBatchNorm gives every process the same
-        forward = DistributedDataParallel(distributed.synchronise(net), broadcast_buffers=False)
+        forward = DistributedDataParallel(distributed.synchronise(net), forward_sync_buffers=False)
     if compiled:
         forward = torch.compile(forward)
     return Training(

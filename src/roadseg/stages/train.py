@@ -54,7 +54,7 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
         print(initial.described(left))
     tags = {"roadseg.network": recipe.network, "roadseg.finalist": recipe.name}
     params = training.settings(config, recipe, epochs=config.train.epochs)
-    reports = max(1, round(config.train.epochs))
+    reports = max(1, round(config.train.epochs / config.train.validate_every))
     with (
         parent.child(key, f"finalist-{recipe.name}", params, tags) as run,
         live(recipe.name, config.train.epochs, len(course.train)) as show,
@@ -97,11 +97,11 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
 
 
 def _given_up(config: Config, curve: list[dict[str, float]]) -> bool:
-    """Whether the validation mIoU has not risen for `train.patience` epochs, a validation being about one."""
+    """Whether the validation mIoU has not risen for `train.patience` epochs."""
     if not config.train.patience or not curve:
         return False
     scores = [row["val_miou"] for row in curve]
-    return len(scores) - 1 - scores.index(max(scores)) >= config.train.patience
+    return (len(scores) - 1 - scores.index(max(scores))) * config.train.validate_every >= config.train.patience
 
 
 def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recipe, Path]:
@@ -124,7 +124,7 @@ def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recip
 
 
 def _key(config: Config, recipe: Recipe) -> str:
-    ends = {"epochs": config.train.epochs, "patience": config.train.patience}
+    ends = {name: getattr(config.train, name) for name in ("epochs", "patience", "validate_every")}
     return training.key(config, [recipe.network], train=asdict(recipe), **ends)
 
 

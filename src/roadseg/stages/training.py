@@ -170,7 +170,7 @@ def key(config: Config, networks: Sequence[str], **protocol: Any) -> str:
     """
     profile = [paths.PROFILE / "scenes.csv", paths.PROFILE / "weights.json"]
     settings = config.train.model_dump(
-        exclude=dict.fromkeys(("epochs", "keep", "patience", "initial", "workers", "processes"), True)
+        exclude=dict.fromkeys(("epochs", "keep", "patience", "validate_every", "initial", "workers", "processes"), True)
         | {"distil": {"teacher"}}
     )
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
