@@ -9,22 +9,14 @@ read once, after it. Leaves curves.csv, curves.png and clock.json in .state/benc
 
 import argparse
 import json
-import os
-import tempfile
-import time
 from pathlib import Path
 
-import pandas as pd
 import torch
 
-from roadseg import checkpoint, config, engine, figures, paths
+from bench import course
+from roadseg import figures, paths
 from roadseg.deploy import device
-from roadseg.metrics import scores
-from roadseg.scenes import index
-from roadseg.scenes.pack import pack
-from roadseg.stages import fetch, profile, remap, train
-from roadseg.stages.training import Course, Recipe
-from roadseg.tracking.null import NullRun
+from roadseg.scenes import sources
 
 
 def main() -> None:
@@ -32,54 +24,22 @@ def main() -> None:
     parser.add_argument("params", type=Path)
     parser.add_argument("mirror", type=Path)
     options = parser.parse_args()
-    text, mirror = options.params.read_text(encoding="utf-8"), options.mirror.resolve()
-    out = paths.state("bench", "clock").resolve()
+    text, out = options.params.read_text(encoding="utf-8"), paths.state("bench", "clock").resolve()
     out.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        os.environ |= {"ROADSEG_HOME": folder, "ROADSEG_MIRROR": str(mirror)}
-        Path("params.yaml").write_text(text, encoding="utf-8")
-        given = config.read()
-        for source in given.data.sources:
-            fetch.run(given, source)
-            remap.run(given, source)
-        profile.run(given)
-        search = given.search
-        rate = (search.learning_rate.low * search.learning_rate.high) ** 0.5
-        recipe = Recipe(search.networks[0], search.losses[0], rate, search.crops[0])
-
-        begun = time.perf_counter()
-        course = Course.open(given)
-        path = train.train(given, course, recipe, NullRun())
-        seconds = time.perf_counter() - begun
-
-        saved = checkpoint.load(path)
-        learner = course.begin(recipe, epochs=given.train.epochs, seed=given.seed)
-        learner.load(saved["training"])
-        splits = {
-            split: scores(
-                engine.evaluate(
-                    learner.ema.net,
-                    pack(index.labelled(given, split)),
-                    classes=len(course.space.classes),
-                    device=course.device,
-                    progress=split,
-                ).sum(axis=0)
-            )
-            for split in ("val", "test")
-        }
-        curve = pd.DataFrame(saved["curve"])
-        os.chdir("/")
-    curve.to_csv(out / "curves.csv", index=False)
-    figures.curves(curve).savefig(out / "curves.png")
+    with course.workspace(options.mirror):
+        given = course.prepare(text)
+        made = course.trained(given)
+        classes = sources.space_of(given).classes
+    made.curve.to_csv(out / "curves.csv", index=False)
+    figures.curves(made.curve).savefig(out / "curves.png")
     result = {
-        "recipe": recipe.name,
-        "minutes": round(seconds / 60, 2),
-        "steps": saved["training"]["step"],
+        "recipe": made.recipe.name,
+        "minutes": round(made.seconds / 60, 2),
+        "steps": made.steps,
         "seed": given.seed,
-        **{f"{split}_miou": round(found.miou, 4) for split, found in splits.items()},
-        **{f"{split}_iou": dict(zip(course.space.classes, found.iou, strict=True)) for split, found in splits.items()},
-        "device": device.fingerprint(course.device),
+        **{f"{split}_miou": round(found.miou, 4) for split, found in made.scores.items()},
+        **{f"{split}_iou": dict(zip(classes, found.iou, strict=True)) for split, found in made.scores.items()},
+        "device": device.fingerprint("cuda" if torch.cuda.is_available() else "cpu"),
         "torch": torch.__version__,
     }
     (out / "clock.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

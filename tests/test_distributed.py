@@ -137,7 +137,9 @@ def test_two_processes_are_one_with_the_whole_batch(
     for name, value in alone.items():
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0, msg=f"{name}: the processes differ")
         if name != "matrices":
-            torch.testing.assert_close(first[name], value, rtol=within, atol=within, msg=f"{name}: not the whole batch's")
+            torch.testing.assert_close(
+                first[name], value, rtol=within, atol=within, msg=f"{name}: not the whole batch's"
+            )
     assert (first["matrices"].sum(dim=(1, 2)) == alone["matrices"].sum(dim=(1, 2))).all(), "every scene, once"
 
 

@@ -144,6 +144,17 @@ def test_search_of_one_trial(tmp_path: Path) -> None:
     saved(figure, tmp_path)
 
 
+def test_a_study_shows_each_seed_and_the_mean(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"variant": ["a", "a", "b"], "seed": [1, 2, 1], "val_miou": [0.2, 0.4, 0.1], "test_miou": [0.1, 0.3, 0.2]}
+    )
+    figure = figures.study(frame, ["b", "a"])
+    dots = [collection.get_offsets().tolist() for collection in figure.axes[0].collections]
+    assert dots == [[[0.1, 0]], [[0.1, 0]], [[0.2, 1], [0.4, 1]], [[pytest.approx(0.3), 1]]]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "a"]
+    figure.savefig(tmp_path / "study.png")
+
+
 def test_legend_names_every_class() -> None:
     assert [text.get_text() for text in figures.legend(SPACE).axes[0].texts] == ["road", "sky", "car", "ignored"]
 

@@ -65,6 +65,35 @@ def test_a_long_side_shrinks_for_training_and_leaves_labels_that_are_scored(tmp_
     assert pack([large]).size == (24, 40), "another limit is another pack"
 
 
+def test_unreadable_scenes_are_left_out_by_name_only_where_that_is_allowed(tmp_path: Path) -> None:
+    scenes = [drawn(tmp_path, name, (8, 8)) for name in ("a", "bb", "ccc", "dddd")]
+    scenes[1].image.write_bytes(b"no picture")
+    scenes[2].image.unlink()
+    with pytest.raises(UserError, match=r"ccc\.png is in the index but not on disk"):
+        pack(scenes)
+    packed = pack(scenes, skip_unreadable=True)
+    assert packed.names == [scenes[place].image.as_posix() for place in (0, 3)] and packed.places == [0, 3]
+    np.testing.assert_array_equal(packed[1][0], read(scenes[3].image))
+    assert [line.split(" ")[0] for line in packed.left_out] == [str(scenes[1].image), str(scenes[2].image)]
+    with pytest.raises(UserError, match="ccc"):
+        pack(scenes)  # a pack with gaps is never taken for a whole one
+    with pytest.raises(UserError, match=r"none of 2 scenes can be read; the first: .*bb\.png cannot be decoded"):
+        pack(scenes[1:3], skip_unreadable=True)
+
+
+def test_packs_keep_to_their_limit_and_the_oldest_go(tmp_path: Path) -> None:
+    """Each scene is 100x100: 40 kB decoded, and less than one more of tables."""
+    packs = [pack([drawn(tmp_path, name, (100, 100))]).folder for name in ("a", "bb", "ccc")]
+    for age, folder in zip((30, 10, 20), packs, strict=True):
+        os.utime(folder, (time.time() - age, time.time() - age))
+    last = pack([drawn(tmp_path, "dddd", (100, 100))], limit_gb=100e-6).folder
+    assert [folder.exists() for folder in (*packs, last)] == [False, True, False, True]
+    with pytest.raises(UserError, match=r"take 0\.0001 GB and train\.cache_gb \(params\.yaml\) is 5e-05: raise it"):
+        pack([drawn(tmp_path, "eeeee", (100, 250))], limit_gb=50e-6)
+    assert last.exists(), "what cannot be done removes nothing"
+    assert pack([drawn(tmp_path, "ffffff", (100, 100))], long_side=10, own_labels=False, limit_gb=1e-6 + 4e-7)
+
+
 def test_a_pack_is_built_once_and_again_when_a_scene_changes(tmp_path: Path) -> None:
     scenes = [drawn(tmp_path, "a", (8, 8)), drawn(tmp_path, "bb", (8, 8))]
     first = pack(scenes)

@@ -321,6 +321,11 @@ class Train(Section):
     long_side: Annotated[int, Field(ge=64)] | None = None
     """Pixels. A larger scene is shrunk to it in the training cache; labels that are scored keep their size. None: no
     limit."""
+    cache_gb: Annotated[float, Field(gt=0)] | None = None
+    """Of all decoded scenes in .state/packs together; the oldest go first. None: no limit but the disk's."""
+    skip_unreadable: bool = False
+    """Whether training leaves out, by name, scenes that cannot be read; else one of them stops it. What is scored is
+    always whole."""
 
     @field_validator("phases")
     @classmethod

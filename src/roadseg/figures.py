@@ -244,6 +244,22 @@ def overfit(frame: pd.DataFrame, goal: float) -> Figure:
     return figure
 
 
+def study(frame: pd.DataFrame, variants: Sequence[str]) -> Figure:
+    """The scores of settings that were trained with several seeds: a dot a seed, a stroke at the mean. `frame` has
+    variant, val_miou and test_miou (0-1); the first of `variants` is on top."""
+    figure = _figure(9, 1.2 + 0.45 * len(variants))
+    for position, column in enumerate(("val_miou", "test_miou"), start=1):
+        axes = _dressed(figure.add_subplot(1, 2, position), SCORES[column], "")
+        for place, variant in enumerate(variants):
+            scores = frame.loc[frame["variant"] == variant, column]
+            axes.scatter(scores, [place] * len(scores), color=SERIES[0], s=18, alpha=0.7)
+            axes.scatter([scores.mean()], [place], color=ACCENT, marker="|", s=220, linewidths=2)
+        axes.set_yticks(range(len(variants)), variants if position == 1 else [""] * len(variants))
+        axes.invert_yaxis()
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
 def staircase(frame: pd.DataFrame, score: str = "val_miou") -> pd.DataFrame:
     """The rows of `frame` that no other row beats: none is as fast (p95_ms) with a higher `score`. Fastest first."""
     ordered = frame.sort_values(["p95_ms", score], ascending=[True, False])

@@ -244,7 +244,7 @@ def _weigh(loss: Loss, outputs: Tensor | Sequence[Tensor], target: Tensor, aux_w
     head of a single channel, beside a main one of several, predicts boundaries.
     """
     main, *aux = [outputs] if isinstance(outputs, Tensor) else outputs
-    total = loss(main.float(), target)
+    total = loss(main.float().contiguous(), target)  # losses go over it several times, class by class
     for logits in aux:
         of_head = boundary if logits.shape[1] == 1 < main.shape[1] else loss
         total = total + aux_weight * of_head(logits.float(), target)

@@ -63,11 +63,13 @@ def dice() -> Loss:
 
 def _sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of each class, over the labelled pixels of all processes: sum(p y), sum(p), sum(y). float32 [C]."""
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    is_class_BCHW = target[:, None] == classes[:, None, None]
-    probability_BCHW = logits.softmax(dim=1) * (target != IGNORE)[:, None]
-    overlap_C = (probability_BCHW * is_class_BCHW).sum(dim=(0, 2, 3))
-    said_C, true_C = probability_BCHW.sum(dim=(0, 2, 3)), is_class_BCHW.sum(dim=(0, 2, 3)).float()
+    labelled_BHW, classes = target != IGNORE, logits.shape[1]
+    probability_BCHW = logits.softmax(dim=1) * labelled_BHW[:, None]
+    truth_BHW = target.where(labelled_BHW, 0)
+    right_BHW = probability_BCHW.gather(1, truth_BHW[:, None])[:, 0]  # 0 where the target is ignored
+    overlap_C = probability_BCHW.new_zeros(classes).index_add(0, truth_BHW.flatten(), right_BHW.flatten())
+    said_C = probability_BCHW.sum(dim=(0, 2, 3))
+    true_C = torch.bincount(target[labelled_BHW], minlength=classes).to(said_C.dtype)
     return total(overlap_C), total(said_C), total(true_C)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from roadseg.nets.backbones import resnet
 from roadseg.nets.bilateral import ContextNeck, FeatureFusion
-from roadseg.nets.blocks import ConvNormReLU, Head, initialise, resize
+from roadseg.nets.blocks import ConvNormReLU, Head, enlarge, initialise, resize
 
 
 class BiSeNetV1(nn.Module):
@@ -50,7 +50,7 @@ class BiSeNetV1(nn.Module):
         size8 = fine.shape[-2:]
         *_, middle, deep = self.backbone(image)
         context8, context16 = self.neck(middle, deep, size8)
-        logits = resize(self.classifier(self.fusion(fine, context8)), image.shape[-2:])
+        logits = enlarge(self.classifier(self.fusion(fine, context8)), image.shape[-2:])
         if not self.training:
             return logits
         head8, head16 = self.heads

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, initialise, resize
+from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, enlarge, initialise, resize
 from roadseg.nets.pooling import Pooled
 
 
@@ -142,7 +142,7 @@ class BiSeNetV2(nn.Module):
             features = stage(features)
             stages.append(features)
         fused = self.aggregation(detail, self.context(features))
-        logits = resize(self.classifier(fused), image.shape[-2:])
+        logits = enlarge(self.classifier(fused), image.shape[-2:])
         if not self.training:
             return logits
         fine = detail.shape[-2:]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import relu
 
-from roadseg.nets.blocks import ConvNorm, ConvNormReLU, initialise, resize
+from roadseg.nets.blocks import ConvNorm, ConvNormReLU, enlarge, initialise, resize
 
 
 class Residual(nn.Module):
@@ -144,7 +144,7 @@ class DDRNet23(nn.Module):
         early = high
         low, high = self._exchange(self.low32(relu(low)), self.high4(relu(high)), self.to_low4, self.to_high4)
         low, high = self.pyramid(self.low64(relu(low))), self.high5(relu(high))
-        logits = resize(self.classifier(high + resize(low, high.shape[-2:])), size)
+        logits = enlarge(self.classifier(high + resize(low, high.shape[-2:])), size)
         if not self.training:
             return logits
         return [logits, *(each(early) for each in self.heads)]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roadseg.nets.backbones import resnet
-from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, initialise, resize
+from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, enlarge, initialise, resize
 from roadseg.nets.pooling import pooled
 from roadseg.nets.pspnet import OverDilated
 
@@ -92,7 +92,7 @@ class DeepLabV3Plus(nn.Module):
         shallow, eighth, middle, deep = self.backbone(image)
         coarse = resize(self.pyramid(deep), shallow.shape[-2:])
         fused = self.decoder(torch.cat([coarse, self.shallow(shallow)], dim=1))
-        logits = resize(self.classifier(fused), image.shape[-2:])
+        logits = enlarge(self.classifier(fused), image.shape[-2:])
         if not self.training:
             return logits
         return [logits, *(resize(head(middle), eighth.shape[-2:]) for head in self.heads)]

@@ -13,7 +13,7 @@ leave no border that sees padding only.
 from torch import Tensor, nn
 from torch.nn import functional
 
-from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, initialise, resize
+from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, enlarge, initialise, resize
 from roadseg.nets.pooling import PyramidPooling
 
 
@@ -93,7 +93,7 @@ class FastSCNN(nn.Module):
         size = image.shape[-2:]
         shallow = self.downsample(image)
         deep = self.context(shallow)
-        logits = resize(self.classifier(self.fusion(shallow, deep)), size)
+        logits = enlarge(self.classifier(self.fusion(shallow, deep)), size)
         if not self.training:
             return logits
         shallow_head, deep_head = self.heads

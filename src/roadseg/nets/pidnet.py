@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from roadseg.nets.blocks import ConvNorm, ConvNormReLU, initialise, resize
+from roadseg.nets.blocks import ConvNorm, ConvNormReLU, enlarge, initialise, resize
 from roadseg.nets.ddrnet import LEVELS, NormConv, Residual, averaged, head, stage
 
 
@@ -128,7 +128,7 @@ class PIDNetS(nn.Module):
 
         i = resize(self.pyramid(self.i64(i)), size)
         features = self.fusion(self.p5(relu(p)), i, self.d5(relu(d)))
-        logits = resize(self.classifier(features), image.shape[-2:])
+        logits = enlarge(self.classifier(features), image.shape[-2:])
         if not self.training:
             return logits
         classes_head, edges_head = self.heads

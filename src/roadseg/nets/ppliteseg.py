@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, initialise, resize
+from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, enlarge, initialise, resize
 from roadseg.nets.pooling import Pooled
 from roadseg.nets.stdc import STDC, STDC1, STDC2
 
@@ -94,7 +94,7 @@ class PPLiteSeg(nn.Module):
         for fusion, scale in zip(reversed(self.fusions), reversed(scales), strict=True):
             features = fusion(scale, features)
             decoded.insert(0, features)
-        logits = resize(self.classifier(features), image.shape[-2:])
+        logits = enlarge(self.classifier(features), image.shape[-2:])
         if not self.training:
             return logits
         size8 = features.shape[-2:]

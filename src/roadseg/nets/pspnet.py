@@ -13,7 +13,7 @@ Input: any height and width from 64 up; strides divide upwards and resizing goes
 from torch import Tensor, nn
 
 from roadseg.nets.backbones import Backbone, resnet
-from roadseg.nets.blocks import Head, initialise, resize
+from roadseg.nets.blocks import Head, enlarge, initialise
 from roadseg.nets.pooling import PyramidPooling
 
 
@@ -37,7 +37,7 @@ class OverDilated(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         _, _, middle, deep = self.backbone(image)
-        logits = resize(self.classifier(self.pyramid(deep)), image.shape[-2:])
+        logits = enlarge(self.classifier(self.pyramid(deep)), image.shape[-2:])
         if not self.training:
             return logits
         return [logits, *(head(middle) for head in self.heads)]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import relu
 
-from roadseg.nets.blocks import ConvNorm, ConvNormReLU, initialise, resize
+from roadseg.nets.blocks import ConvNorm, ConvNormReLU, enlarge, initialise, resize
 
 GROUP = 16
 """Channels a group of the 3x3 convolutions."""
@@ -134,5 +134,5 @@ class RegSeg(nn.Module):
         at4 = self.stage4(self.stem(image))
         at8 = self.stage8(at4)
         features = self.decoder(at4, at8, self.stage16(at8))
-        logits = resize(self.classifier(features), image.shape[-2:])
+        logits = enlarge(self.classifier(features), image.shape[-2:])
         return [logits] if self.training else logits

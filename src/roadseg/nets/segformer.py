@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from roadseg.nets.backbones import Backbone, mit, resnet, swin_tiny
-from roadseg.nets.blocks import ConvNormReLU, initialise, resize
+from roadseg.nets.blocks import ConvNormReLU, enlarge, initialise, resize
 
 ENCODERS: dict[str, tuple[Callable[[], Backbone], int]] = {
     "b0": (partial(mit, 0), 256),
@@ -69,5 +69,5 @@ class SegFormer(nn.Module):
         initialise(self.decoder)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        logits = resize(self.decoder(self.backbone(image)), image.shape[-2:])
+        logits = enlarge(self.decoder(self.backbone(image)), image.shape[-2:])
         return [logits] if self.training else logits

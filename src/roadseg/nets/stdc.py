@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from roadseg.nets.bilateral import ContextNeck, FeatureFusion
-from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, initialise, resize
+from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, enlarge, initialise, resize
 
 STDC1 = (2, 2, 2)
 STDC2 = (4, 5, 3)
@@ -104,7 +104,7 @@ class STDCSeg(nn.Module):
         fine, middle, deep = self.backbone(image)
         size8 = fine.shape[-2:]
         context8, context16 = self.neck(middle, deep, size8)
-        logits = resize(self.classifier(self.fusion(fine, context8)), image.shape[-2:])
+        logits = enlarge(self.classifier(self.fusion(fine, context8)), image.shape[-2:])
         if not self.training:
             return logits
         head8, head16, detail = self.heads

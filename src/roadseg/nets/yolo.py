@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from roadseg.nets.blocks import ConvNorm, Head, initialise, resize
+from roadseg.nets.blocks import ConvNorm, Head, enlarge, initialise, resize
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> ConvNorm:
@@ -125,7 +125,7 @@ class YOLO(nn.Module):
         size = at8.shape[-2:]
         levels = self.neck(at8, at16, self.stage32(at16))
         features = self.fuse(torch.cat([resize(level, size) for level in levels], dim=1))
-        logits = resize(self.classifier(features), image.shape[-2:])
+        logits = enlarge(self.classifier(features), image.shape[-2:])
         if not self.training:
             return logits
         return [logits, *(resize(head(at16), size) for head in self.heads)]

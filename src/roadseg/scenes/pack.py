@@ -5,7 +5,7 @@ In: scenes of an index. Out: a `Pack`, four files under .state/packs/KEY/ that a
     images.bin   uint8, the images one after another, each HWC RGB 0-255
     labels.bin   uint8, the masks one after another, each HW, train ids, 255 = ignore
     table.npy    int64 [scenes, 6]: image offset, height, width; label offset, height, width (bytes, pixels)
-    names.json   the images' paths
+    scenes.json  the images' paths, their places in what was asked for, and why others were left out
 
 KEY is a hash of what was decoded, so a changed scene makes a new pack and an old one is never wrong. Scenes may have
 different sizes, and an image another size than its label. Building holds one scene in memory at a time.
@@ -14,6 +14,7 @@ different sizes, and an image another size than its label. Building holds one sc
 import fcntl
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections import Counter
@@ -29,7 +30,7 @@ from roadseg import paths
 from roadseg.errors import UserError
 from roadseg.scenes.index import Scene
 
-FORMAT = 3
+FORMAT = 4
 """Raise it when the files' layout changes: old packs are then left alone and new ones built."""
 
 KEEP_DAYS = 14
@@ -46,8 +47,13 @@ class Pack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.table: np.ndarray = np.load(folder / "table.npy")
-        self.names: list[str] = json.loads((folder / "names.json").read_text(encoding="utf-8"))
+        scenes = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
+        self.names: list[str] = scenes["names"]
         """The images' paths, for messages."""
+        self.places: list[int] = scenes["places"]
+        """Of each scene, its place among those that were asked for."""
+        self.left_out: list[str] = scenes["left_out"]
+        """A line for each scene that was asked for and cannot be read."""
         self._images = np.memmap(folder / "images.bin", dtype=np.uint8, mode="r")
         self._labels = np.memmap(folder / "labels.bin", dtype=np.uint8, mode="r")
 
@@ -74,48 +80,87 @@ class Pack:
         return max(counts, key=lambda size: (counts[size], size))
 
 
-def pack(scenes: Sequence[Scene], *, long_side: int | None = None, own_labels: bool = True) -> Pack:
+def pack(
+    scenes: Sequence[Scene],
+    *,
+    long_side: int | None = None,
+    own_labels: bool = True,
+    skip_unreadable: bool = False,
+    limit_gb: float | None = None,
+) -> Pack:
     """The pack of these labelled scenes, built first if it is not there yet.
 
     `long_side` (pixels) shrinks an image whose longer side is longer (Pillow's bilinear, as a deployed model's input is
     made); None keeps the images as they are. Labels keep their own size, as what is scored must, unless `own_labels` is
     off: then they are shrunk in the same way, by nearest neighbour.
 
-    Raises UserError for no scenes, a scene without a label, and a file that is missing or cannot be decoded.
+    `skip_unreadable` leaves out, by name, scenes whose files are missing or cannot be decoded. `limit_gb`: of all packs
+    together; to make room, those that were not used for longest go, even while a training reads them: their space is
+    free when it ends.
+
+    Raises UserError for no scenes, a scene without a label, a file that is missing or cannot be decoded, and a pack
+    that is larger than the limit or than the room on the disk.
     """
     if not scenes:
         raise UserError("no scenes to pack: the split is empty; look at the index.csv of each of data.sources")
     limits = (long_side, None if own_labels else long_side)
-    key = _key(scenes, limits)
+    key = _key(scenes, limits, skip_unreadable)
     folder = paths.state("packs", key)
     if not folder.exists():  # a pack is placed by one rename: it is whole or not there
         with _alone(folder.with_name(f"{key}.lock")):
             if not folder.exists():
-                _forget(folder.parent)
-                _build(scenes, limits, folder)
+                _forget(folder.parent, _bytes(scenes, limits), limit_gb)
+                _build(scenes, limits, skip_unreadable, folder)
     folder.touch()  # when it was last used
     return Pack(folder)
 
 
-def _forget(packs: Path) -> None:
-    """Removes the packs that nobody has opened for KEEP_DAYS: each change of the data makes another."""
-    for old in packs.iterdir():
-        if old.is_dir() and time.time() - old.stat().st_mtime > KEEP_DAYS * 86400:
+def _forget(packs: Path, needed: int, limit_gb: float | None) -> None:
+    """Removes the packs that nobody has opened for KEEP_DAYS, since each change of the data makes another, and as many
+    of the others, the oldest first, as leave room for `needed` bytes. Raises UserError where there is none."""
+    limit = math.inf if limit_gb is None else limit_gb * 1e9
+    if needed > limit:
+        raise UserError(
+            f"decoded, the scenes take {needed / 1e9:.3g} GB and train.cache_gb (params.yaml) is {limit_gb:g}: raise "
+            "it, or lower train.long_side"
+        )
+    built = [folder for folder in packs.iterdir() if folder.is_dir() and folder.suffix != ".aside"]
+    used = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in built}
+    for old in sorted(built, key=lambda folder: folder.stat().st_mtime):
+        if time.time() - old.stat().st_mtime > KEEP_DAYS * 86400 or sum(used.values()) + needed > limit:
             shutil.rmtree(old)
+            del used[old]
+    if needed > (free := shutil.disk_usage(packs).free):
+        raise UserError(
+            f"decoded, the scenes take {needed / 1e9:.3g} GB and {packs} has {free / 1e9:.3g} GB free: make room, or "
+            "lower train.long_side (params.yaml)"
+        )
 
 
-def _key(scenes: Sequence[Scene], limits: Limits) -> str:
+def _bytes(scenes: Sequence[Scene], limits: Limits) -> int:
+    """Of the scenes' pack, where images have their labels' size."""
+
+    def pixels(scene: Scene, limit: int | None) -> float:
+        shrunk = min(1.0, limit / max(scene.height, scene.width)) if limit else 1.0
+        return scene.height * scene.width * shrunk**2
+
+    return round(sum(3 * pixels(scene, limits[0]) + pixels(scene, limits[1]) for scene in scenes))
+
+
+def _key(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool) -> str:
     """16 hex digits of a hash of what will be decoded: paths, the images' file sizes and times, the labels' hashes."""
-    files = []
+    files: list[list[object]] = []
     for scene in scenes:
         if scene.label is None:
             raise UserError(f"{scene.image} has no label: only labelled scenes can be trained on or judged")
         try:
             found = scene.image.stat()
+            files.append([str(scene.image), found.st_size, found.st_mtime_ns, scene.label_sha256])
         except FileNotFoundError:
-            raise UserError(f"{scene.image} is in the index but not on disk: run fetch and remap again") from None
-        files.append([str(scene.image), found.st_size, found.st_mtime_ns, scene.label_sha256])
-    return hashlib.sha256(json.dumps([FORMAT, limits, files]).encode()).hexdigest()[:16]
+            if not skip_unreadable:
+                raise UserError(f"{scene.image} is in the index but not on disk: run fetch and remap again") from None
+            files.append([str(scene.image), scene.label_sha256])
+    return hashlib.sha256(json.dumps([FORMAT, limits, skip_unreadable, files]).encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -126,23 +171,36 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _build(scenes: Sequence[Scene], limits: Limits, folder: Path) -> None:
+def _build(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool, folder: Path) -> None:
     aside = folder.with_name(f"{folder.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)  # left by a killed build
     aside.mkdir(parents=True)
     table, image_offset, label_offset = [], 0, 0
+    places: list[int] = []
+    left_out: list[str] = []
     with (aside / "images.bin").open("wb") as images, (aside / "labels.bin").open("wb") as labels:
-        for scene in track(scenes, description=f"pack {scenes[0].split}", transient=True):
+        for place, scene in enumerate(track(scenes, description=f"pack {scenes[0].split}", transient=True)):
             assert scene.label is not None
-            image = _decode(scene.image, "RGB", limits[0])
-            label = _decode(scene.label, "L", limits[1])
+            try:
+                image = _decode(scene.image, "RGB", limits[0])
+                label = _decode(scene.label, "L", limits[1])
+            except UserError as error:
+                if not skip_unreadable:
+                    raise
+                left_out.append(str(error))
+                continue
+            places.append(place)
             images.write(image.tobytes())
             labels.write(label.tobytes())
             table.append([image_offset, *image.shape[:2], label_offset, *label.shape])
             image_offset += image.size
             label_offset += label.size
+    if not places:
+        raise UserError(f"none of {len(scenes)} scenes can be read; the first: {left_out[0]}")
     np.save(aside / "table.npy", np.array(table, dtype=np.int64))
-    (aside / "names.json").write_text(json.dumps([scene.image.as_posix() for scene in scenes]), encoding="utf-8")
+    names = [scenes[place].image.as_posix() for place in places]
+    described = {"names": names, "places": places, "left_out": left_out}
+    (aside / "scenes.json").write_text(json.dumps(described), encoding="utf-8")
     aside.rename(folder)
 
 

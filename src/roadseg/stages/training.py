@@ -71,13 +71,20 @@ class Course:
         """Packs the training and validation scenes (cached) and reads the class weights of the profile."""
         weights = json.loads((paths.PROFILE / "weights.json").read_text())
         space = sources.space_of(config)
+        long_side, limit = config.train.long_side, config.train.cache_gb
+        scenes = index.labelled(config, "train")
+        skip = config.train.skip_unreadable
+        train = pack(scenes, long_side=long_side, own_labels=False, skip_unreadable=skip, limit_gb=limit)
+        for line in train.left_out:
+            print(f"left out: {line}")
+        draws = index.draws(config)
         return cls(
             config=config,
             space=space,
-            train=pack(index.labelled(config, "train"), long_side=config.train.long_side, own_labels=False),
-            val=pack(index.labelled(config, "val"), long_side=config.train.long_side),
+            train=train,
+            val=pack(index.labelled(config, "val"), long_side=long_side, limit_gb=limit),
             weights={name: values for name, values in weights.items() if name in CLASS_WEIGHTS},
-            draws=tuple(index.draws(config)),
+            draws=tuple(draws[place] for place in train.places),
             teacher=teacher.load(config.train.distil, space) if config.train.distil else None,
             device="cuda" if torch.cuda.is_available() else "cpu",
         )
@@ -169,10 +176,10 @@ def key(config: Config, networks: Sequence[str], **protocol: Any) -> str:
     Code counts by `closure.digest`, so that a changed comment or docstring names the same training.
     """
     profile = [paths.PROFILE / "scenes.csv", paths.PROFILE / "weights.json"]
-    settings = config.train.model_dump(
-        exclude=dict.fromkeys(("epochs", "keep", "patience", "validate_every", "initial", "workers", "processes"), True)
-        | {"distil": {"teacher"}}
-    )
+    elsewhere = {"epochs", "keep", "patience", "validate_every", "initial"}  # in `protocol`, or below
+    without_effect = {"workers", "processes", "cache_gb"}
+    exclude = dict.fromkeys(elsewhere | without_effect, True) | {"distil": {"teacher"}}
+    settings = config.train.model_dump(exclude=exclude)
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
     parts += [closure.digest([__name__]), torch.__version__, json.dumps(settings, sort_keys=True)]
     parts += [json.dumps([config.data.weights.get(name, 1.0) for name in config.data.trained])]

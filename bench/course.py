@@ -1,0 +1,77 @@
+"""One recipe, trained and scored apart from the project's own line: what bench.clock and bench.study share."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+
+from roadseg import checkpoint, config, engine
+from roadseg.metrics import Scores, scores
+from roadseg.scenes import index
+from roadseg.scenes.pack import pack
+from roadseg.stages import fetch, profile, remap, train
+from roadseg.stages.training import Course, Recipe
+from roadseg.tracking.null import NullRun
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training."""
+
+    recipe: Recipe
+    net: nn.Module
+    """With the averaged weights."""
+    curve: pd.DataFrame
+    steps: int
+    seconds: float
+    """By the wall clock: decoding, training and validations."""
+    scores: dict[str, Scores]
+    """Of val and test, at the labels' own resolution."""
+
+
+@contextmanager
+def workspace(mirror: Path) -> Iterator[None]:
+    """An empty project to run stages in, whose downloads come from `mirror`."""
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        os.environ |= {"ROADSEG_HOME": folder, "ROADSEG_MIRROR": str(mirror.resolve())}
+        yield
+
+
+def prepare(text: str) -> config.Config:
+    """The settings of a params.yaml's text, written there, with its scenes fetched, remapped and profiled."""
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    given = config.read()
+    for source in given.data.sources:
+        fetch.run(given, source)
+        remap.run(given, source)
+    profile.run(given)
+    return given
+
+
+def trained(given: config.Config) -> Trained:
+    """Trains the first network, loss and crop with the middle of the learning rates, and reads the test split once."""
+    search = given.search
+    rate = (search.learning_rate.low * search.learning_rate.high) ** 0.5
+    recipe = Recipe(search.networks[0], search.losses[0], rate, search.crops[0])
+    begun = time.perf_counter()
+    course = Course.open(given)
+    path = train.train(given, course, recipe, NullRun())
+    seconds = time.perf_counter() - begun
+    saved = checkpoint.load(path)
+    learner = course.begin(recipe, epochs=given.train.epochs, seed=given.seed)
+    learner.load(saved["training"])
+    path.unlink()  # the next one asked for is trained, not found
+    found = {}
+    for split in ("val", "test"):
+        scenes = pack(index.labelled(given, split), long_side=given.train.long_side)
+        net, classes = learner.ema.net, len(course.space.classes)
+        matrices = engine.evaluate(net, scenes, classes=classes, device=course.device, progress=split)
+        found[split] = scores(matrices.sum(axis=0))
+    steps = saved["training"]["step"]
+    return Trained(recipe, learner.ema.net, pd.DataFrame(saved["curve"]), steps, seconds, found)

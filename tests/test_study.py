@@ -1,0 +1,53 @@
+"""params/studies and params/: each is a study or a run that can be begun, and its page says what the numbers say."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from bench import study
+from roadseg import config
+from roadseg.stages import search
+
+PROJECT = Path(__file__).resolve().parents[1]
+STUDIES = sorted((PROJECT / "params" / "studies").glob("*.yaml"))
+PARAMS = yaml.safe_load((PROJECT / "params.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_variant_is_a_setting_that_there_is(path: Path, tmp_path: Path) -> None:
+    of = yaml.safe_load(path.read_text())
+    assert set(of["order"]) <= set(of["variants"]) and len(of["seeds"]) >= 3 and len(of["variants"]) >= 2
+    seen = set()
+    for name, settings in of["variants"].items():
+        settings = of["base"] | settings | of.get("before", {}).get(name, {})
+        written = tmp_path / "params.yaml"
+        written.write_text(yaml.safe_dump(study.changed(PARAMS, settings)))
+        search.check(config.read(written))
+        seen.add(written.read_text())
+    assert len(seen) == len(of["variants"]), "no two variants are the same run"
+
+
+def test_the_recipe_against_the_clock_is_a_run_of_its_own() -> None:
+    given = config.read(PROJECT / "params" / "camvid30.yaml")
+    search.check(given)
+    assert given.data.sources == ("camvid",) and given.train.initial == "random"
+
+
+def test_settings_that_there_are_not_are_refused() -> None:
+    with pytest.raises(KeyError, match="epoch"):
+        study.changed(PARAMS, {"train.epoch": 3})
+    assert study.changed(PARAMS, {"train.epochs": 3})["train"]["epochs"] == 3 != PARAMS["train"]["epochs"]
+
+
+def test_a_study_says_whether_the_published_order_holds() -> None:
+    of = {"question": "Which?", "published": "a 2, b 1", "order": ["a", "b"], "variants": {"b": {}, "a": {}}}
+    frame = pd.DataFrame(
+        {"variant": ["a", "a", "b", "b"], "val_miou": [0.4, 0.5, 0.2, 0.6], "test_miou": 0.3, "minutes": 1.0}
+    )
+    page = study.told(of, frame)
+    assert "| b | 40.0% ± 28.3% | 30.0% ± 0.0% | 1.0 | 2 |\n| a | 45.0% ± 7.1% |" in page
+    assert "The published order (a, b) holds here" in page
+    frame.loc[0, "val_miou"] = 0.1
+    assert "does not hold here" in study.told(of, frame) and "it is b, a." in study.told(of, frame)
