@@ -38,8 +38,9 @@ class Trained:
 @contextmanager
 def workspace(mirror: Path) -> Iterator[None]:
     """An empty project to run stages in, whose downloads come from `mirror`."""
+    mirror = mirror.resolve()
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        os.environ |= {"ROADSEG_HOME": folder, "ROADSEG_MIRROR": str(mirror.resolve())}
+        os.environ |= {"ROADSEG_HOME": folder, "ROADSEG_MIRROR": str(mirror)}
         yield
 
 

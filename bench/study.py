@@ -8,6 +8,7 @@ docs/studies/NAME.md and NAME.png. Nothing is chosen by the test split, which is
 """
 
 import argparse
+import hashlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from bench import course
 from roadseg import figures, paths
 
 STUDIES, DOCS = Path("params/studies"), Path("docs/studies")
-COLUMNS = ["variant", "seed", "val_miou", "test_miou", "minutes", "steps"]
+COLUMNS = ["variant", "settings", "seed", "val_miou", "test_miou", "minutes", "steps"]
 
 
 def changed(params: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +45,15 @@ def row(params: dict[str, Any], study: dict[str, Any], variant: str, seed: int) 
         settings |= {"train.initial": "before.safetensors"}
     made = course.trained(course.prepare(yaml.safe_dump(changed(params, settings))))
     mious = {f"{split}_miou": found.miou for split, found in made.scores.items()}
-    return {"variant": variant, "seed": seed, **mious, "minutes": made.seconds / 60, "steps": made.steps}
+    named = {"variant": variant, "settings": digest(params, study, variant), "seed": seed}
+    return {**named, **mious, "minutes": made.seconds / 60, "steps": made.steps}
+
+
+def digest(params: dict[str, Any], study: dict[str, Any], variant: str) -> str:
+    """Of all settings of a variant, so that a changed study is run anew. Code is no part of it."""
+    settings = changed(params, study["base"] | study["variants"][variant])
+    text = yaml.safe_dump([settings, study.get("before", {}).get(variant)])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def told(study: dict[str, Any], frame: pd.DataFrame) -> str:
@@ -92,14 +101,17 @@ def main() -> None:
         for seed in options.seeds or study["seeds"]:
             for variant in study["variants"]:
                 frame = pd.read_csv(kept) if kept.exists() else pd.DataFrame(columns=COLUMNS)
-                if frame.query("variant == @variant and seed == @seed").empty:
+                same = frame[(frame["settings"] == digest(params, study, variant)) & (frame["seed"] == seed)]
+                if same.empty:
                     made = pd.DataFrame([row(params, study, variant, seed)], columns=COLUMNS)
                     made.to_csv(kept, mode="a", header=not kept.exists(), index=False)
     frame = pd.read_csv(kept)
+    frame = frame[frame["settings"].isin([digest(params, study, variant) for variant in study["variants"]])]
     docs.mkdir(parents=True, exist_ok=True)
     picture = docs / f"{options.study}.png"
     figures.study(frame, list(study["variants"])).savefig(picture)
-    (docs / f"{options.study}.md").write_text(f"{told(study, frame)}\n\n![{study['question']}]({picture.name})\n")
+    page = f"{told(study, frame)}\n\n![{study['question']}]({picture.name})\n"
+    (docs / f"{options.study}.md").write_text(page, encoding="utf-8")
     print(told(study, frame))
 
 

@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
@@ -66,12 +67,12 @@ def follow(config: Config) -> None:
         train.each(recipes, lambda recipe: train.train(config, course, recipe, NullRun()))
 
 
-def multiply(processes: int, batch: int) -> NoReturn:
+def multiply(processes: int) -> NoReturn:
     """Goes on as torchrun, which starts this command so many times."""
-    if batch % processes:
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise UserError(
-            f"params.yaml: train.processes: {processes} processes cannot share a batch of {batch} scenes: make "
-            "train.batch a multiple of it"
+            f"params.yaml: train.processes: {processes} processes need a GPU each, and there are "
+            f"{torch.cuda.device_count()}: lower it"
         )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -87,7 +88,8 @@ def main() -> None:
         with stage("train") as running:
             config = registered.pinned(read())
             if config.train.processes > 1 and not distributed.launched():
-                multiply(config.train.processes, config.train.batch)
+                Course.open(config)  # what is wrong with the data is said by one process, and packs are built once
+                multiply(config.train.processes)
             with server.api():
                 run(quote(config), quote(running))
 

@@ -58,7 +58,8 @@ def test_crop_size_outside_of_its_range() -> None:
 
 @pytest.mark.parametrize("crop", [(64, 96), (32, 64), (96, 160)])
 def test_mask_stays_on_its_image(crop: tuple[int, int]) -> None:
-    """Wherever the mask is not padding it is the class that the colour tells, but for the blurred edges of blocks."""
+    """Wherever the mask is not padding it is the class that the colour tells, but for the blurred edges of blocks and
+    for crops that are made so bright or so dark that one red looks like another."""
     augment, scenes = augmenter(crop), Scenes()
     right = total = 0
     for seed in range(40):
@@ -69,7 +70,7 @@ def test_mask_stays_on_its_image(crop: tuple[int, int]) -> None:
         labelled = mask != 255
         right += (told == mask)[labelled].sum()
         total += labelled.sum()
-    assert right / total > 0.93
+    assert right / total > 0.9
 
 
 def test_padding_is_ignored_and_only_padding_is() -> None:
@@ -104,6 +105,31 @@ def test_flips_happen_half_of_the_time() -> None:
     flipped = [m for m in drawn if m[m != 255].size and m[16][m[16] != 255][0] > m[16][m[16] != 255][-1]]
     straight = [m for m in drawn if m[m != 255].size and m[16][m[16] != 255][0] < m[16][m[16] != 255][-1]]
     assert 0.35 < len(flipped) / (len(flipped) + len(straight)) < 0.65
+
+
+def test_flips_turns_and_colours_are_drawn_apart() -> None:
+    """Of flipped and of unflipped crops as many are recoloured, and turns go either way for both."""
+    image = np.full((64, 64, 3), 120, dtype=np.uint8)
+    image[:, :, 1:] = (60, 30)
+    mask = np.repeat(np.array([[0, 1]], dtype=np.uint8), 32, axis=1).repeat(64, axis=0)
+    plain = augmenter((32, 32))
+    drawn = [plain(image, mask, seed) for seed in range(400)]
+    both = [(colours, ids) for colours, ids in drawn if set(np.unique(ids)) >= {0, 1}]
+    flipped = np.array([ids[ids != 255][0] == 1 for _, ids in both])
+    recoloured = np.array([(colours[ids != 255] != (120, 60, 30)).any() for colours, ids in both])
+    shares = [recoloured[flipped == value].mean() for value in (True, False)]
+    assert min(np.count_nonzero(flipped), np.count_nonzero(~flipped)) > 50
+    assert abs(shares[0] - shares[1]) < 0.2 and min(shares) > 0.5 and max(shares) < 0.95  # 1 - 0.4 * 0.7 is 0.72
+
+    turned = augmenter((64, 64), rotation=30)
+    ways = []
+    for seed in range(120):
+        _, ids = turned(image, mask, seed)
+        at = [np.flatnonzero(np.diff((row == 1).astype(int)) != 0) for row in (ids[20], ids[44])]
+        inside = [a[(a > 8) & (a < 56)] for a in at]
+        if len(inside[0]) == 1 == len(inside[1]) and inside[0][0] != inside[1][0]:
+            ways.append(inside[0][0] > inside[1][0])
+    assert len(ways) > 20 and 0.25 < np.mean(ways) < 0.75
 
 
 def same(a: list, b: list) -> bool:

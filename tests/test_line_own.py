@@ -47,7 +47,8 @@ def kitti(path: Path) -> None:
 
 
 def test_a_folder_of_ones_own_trains_end_to_end_and_is_judged_abroad(tmp_path: Path) -> None:
-    """Own scenes are trained on, by params.yaml alone; KITTI is only evaluated on; new scenes cost only themselves."""
+    """Own scenes are trained on, by params.yaml alone, in two processes; KITTI is only evaluated on; new scenes cost
+    only themselves."""
     mine = tmp_path / "mine"
     count, shown = odd_layout(mine)
     kitti(tmp_path / "mirror" / "kitti" / "data_semantics.zip")
@@ -70,6 +71,7 @@ def test_a_folder_of_ones_own_trains_end_to_end_and_is_judged_abroad(tmp_path: P
         "sources.folder": folder,
         "sources.kitti.expect": None,
         "search.trials": 1,
+        "train.processes": 2,
         "target.engines": ["onnxruntime"],
     }
     project = Project(tmp_path / "project", tmp_path / "mirror", **settings)

@@ -84,14 +84,15 @@ def test_unreadable_scenes_are_left_out_by_name_only_where_that_is_allowed(tmp_p
 def test_packs_keep_to_their_limit_and_the_oldest_go(tmp_path: Path) -> None:
     """Each scene is 100x100: 40 kB decoded, and less than one more of tables."""
     packs = [pack([drawn(tmp_path, name, (100, 100))]).folder for name in ("a", "bb", "ccc")]
-    for age, folder in zip((30, 10, 20), packs, strict=True):
+    for age, folder in zip((3000, 1000, 2000), packs, strict=True):
         os.utime(folder, (time.time() - age, time.time() - age))
     last = pack([drawn(tmp_path, "dddd", (100, 100))], limit_gb=100e-6).folder
     assert [folder.exists() for folder in (*packs, last)] == [False, True, False, True]
-    with pytest.raises(UserError, match=r"take 0\.0001 GB and train\.cache_gb \(params\.yaml\) is 5e-05: raise it"):
+    with pytest.raises(UserError, match=r"take 0\.0001 GB beside 8.*e-05 GB in use, and train\.cache_gb .* is 5e-05"):
         pack([drawn(tmp_path, "eeeee", (100, 250))], limit_gb=50e-6)
     assert last.exists(), "what cannot be done removes nothing"
-    assert pack([drawn(tmp_path, "ffffff", (100, 100))], long_side=10, own_labels=False, limit_gb=1e-6 + 4e-7)
+    with pytest.raises(UserError, match=r"in use, and train\.cache_gb"):
+        pack([drawn(tmp_path, "ffffff", (100, 100))], limit_gb=70e-6)  # the last was opened just now
 
 
 def test_a_pack_is_built_once_and_again_when_a_scene_changes(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ def test_budgets_are_equal_pixels_whatever_the_crop() -> None:
         [phase] = planned.phases
         assert phase.crop == crop and abs(phase.pixels / batch - 1) < 0.04
         assert abs(planned.steps * phase.pixels / (100 * scene) - 1) < 0.05
-    assert plan(10, 10, (32, 32)) == even(1, 1, (32, 32)), "at least a step of a crop"
+    assert plan(10, 10, (32, 32)).phases == (Phase(1, 1, (32, 32), unscaled=(32, 32)),), "at least a step of a crop"
+    assert plan(10, 10, (32, 32), multiple=3).phases[0].crops == 3
 
 
 PARTS = (Part(share=0.5, scale=0.5, batch=2, rate=1.5), Part(share=0.5))
@@ -24,7 +25,10 @@ PARTS = (Part(share=0.5, scale=0.5, batch=2, rate=1.5), Part(share=0.5))
 def test_phases_share_the_crops_that_training_sees() -> None:
     """100 scenes of 192x384, 4 a batch: 50 of them at half the size in batches of 8, 50 in batches of 4."""
     planned = plan(100 * 192 * 384, 4 * 192 * 384, (192, 384), PARTS)
-    assert planned.phases == (Phase(6, 8, (96, 192), 0.5, 1.5), Phase(12, 4, (192, 384)))  # 50 / 8, 50 / 4, rounded
+    assert planned.phases == (
+        Phase(6, 8, (96, 192), 0.5, 1.5, (192, 384)),
+        Phase(12, 4, (192, 384), unscaled=(192, 384)),
+    )  # 50 / 8, 50 / 4, rounded
     assert planned.steps == 18
     seen = [(phase.crop, first) for phase, first in (planned.at(step) for step in (0, 5, 6, 17, 18))]
     small, whole = (96, 192), (192, 384)
@@ -33,6 +37,8 @@ def test_phases_share_the_crops_that_training_sees() -> None:
     assert pixels == 6 * 8 * 96 * 192 + 4 * 192 * 384
     assert unscaled == (6 * 8 + 4) * 192 * 384
     assert planned.pixels(18)[1] == 96 * 192 * 384
+    odd = plan(100 * 360 * 480, 4 * 360 * 480, (360, 480), PARTS)  # 180x240 is no multiple of 32: 192x256
+    assert odd.pixels(odd.steps) == (6 * 8 * 192 * 256 + 12 * 4 * 360 * 480, 96 * 360 * 480)
 
 
 def test_batches_follow_the_plan_and_scenes_go_on_through_it() -> None:

@@ -227,7 +227,7 @@ class Search(Section):
     finalists: Positive
     """Best trials that are trained at full budget."""
     pruner: Literal["median", "halving", "none"]
-    """Which Optuna pruner stops hopeless trials; it counts in pixels seen."""
+    """Which Optuna pruner stops hopeless trials; it counts in shares of a trial."""
 
 
 class Distil(Section):
@@ -297,7 +297,7 @@ class Train(Section):
     compile: bool = False
     """Whether torch.compile translates networks before they train: minutes first, less a step then."""
     validate_every: Annotated[float, Field(gt=0)] = 1.0
-    """Epochs between two validations of a finalist."""
+    """Epochs between two validations of a finalist, on average: they come at equal distances in steps."""
     patience: Annotated[float, Field(gt=0)] | None = None
     """Epochs without a better validation mIoU after which a finalist's training stops; None trains to the end."""
     keep: Literal["last", "best"] = "last"
@@ -322,10 +322,11 @@ class Train(Section):
     """Pixels. A larger scene is shrunk to it in the training cache; labels that are scored keep their size. None: no
     limit."""
     cache_gb: Annotated[float, Field(gt=0)] | None = None
-    """Of all decoded scenes in .state/packs together; the oldest go first. None: no limit but the disk's."""
+    """Of all decoded scenes in .state/packs together, those of training and validation at once; the oldest go first.
+    None: no limit but the disk's."""
     skip_unreadable: bool = False
-    """Whether training leaves out, by name, scenes that cannot be read; else one of them stops it. What is scored is
-    always whole."""
+    """Whether training leaves out, by name, scenes that can no longer be read; else one of them stops it. What profile
+    finds unreadable stops the line there, and what is scored is always whole."""
 
     @field_validator("phases")
     @classmethod

@@ -9,6 +9,7 @@ and rounding, whose last digits the training of a deep network in float32 magnif
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ def joined() -> Iterator[None]:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if gpu else "gloo")
+    # the first may wait long for its turn on a GPU; one that dies is torchrun's to notice
+    dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(days=7))
     try:
         yield
     finally:

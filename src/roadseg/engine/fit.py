@@ -187,7 +187,10 @@ def _backward(training: Training, images: Tensor, labels: Tensor) -> Tensor:
     columns = (images, labels, *others, labelled)
     parts = list(zip(*(column.chunk(training.parts) for column in columns), strict=True))
     for number, (image, label, other_image, other_label, counts) in enumerate(parts):
-        share = float(counts.sum() / labelled.sum().clamp_min(1)) if len(parts) > 1 else 1.0
+        share = 1.0
+        if len(parts) > 1:
+            of_all = distributed.total(torch.stack([counts.sum(), labelled.sum()]).to(training.device))
+            share = float(of_all[0] / of_all[1].clamp_min(1))
         forward = training.forward
         with (
             forward.no_sync() if isinstance(forward, DistributedDataParallel) and parts[number + 1 :] else nullcontext()

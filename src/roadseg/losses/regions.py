@@ -67,7 +67,9 @@ def _sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     probability_BCHW = logits.softmax(dim=1) * labelled_BHW[:, None]
     truth_BHW = target.where(labelled_BHW, 0)
     right_BHW = probability_BCHW.gather(1, truth_BHW[:, None])[:, 0]  # 0 where the target is ignored
-    overlap_C = probability_BCHW.new_zeros(classes).index_add(0, truth_BHW.flatten(), right_BHW.flatten())
+    # one after another: in float32 the millionth pixel would hardly count
+    overlap_C = right_BHW.new_zeros(classes, dtype=torch.float64)
+    overlap_C = overlap_C.index_add(0, truth_BHW.flatten(), right_BHW.flatten().double()).to(right_BHW.dtype)
     said_C = probability_BCHW.sum(dim=(0, 2, 3))
     true_C = torch.bincount(target[labelled_BHW], minlength=classes).to(said_C.dtype)
     return total(overlap_C), total(said_C), total(true_C)

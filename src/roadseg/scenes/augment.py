@@ -6,6 +6,7 @@ Also here: `normalise`, the one place that turns pixels into what a network sees
 """
 
 from collections.abc import Callable
+from random import Random
 
 import albumentations as A
 import cv2
@@ -80,15 +81,16 @@ def augmenter(crop: tuple[int, int], rotation: float = 0.0, scale: float = 1.0) 
     )
 
     def augment(image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        # albumentations heeds no global seed: each crop brings its own.
+        # albumentations heeds no global seed: each crop brings its own. By `set_random_seed` every transform would
+        # start from it anew and draw the same number: what is flipped would be brightened as well.
+        random, plain = np.random.default_rng(seed), Random(seed)
         if rotation:
-            turn.set_random_seed(seed)
+            turn.set_random_state(random, plain)
             turned = turn(image=image, mask=mask)
             image, mask = turned["image"], turned["mask"]
-        random = np.random.default_rng(seed)
         zoom = scale * (1 + random.uniform(*SCALES))
         image, mask = _cut(image, mask, crop, zoom, random)
-        steps.set_random_seed(seed)
+        steps.set_random_state(random, plain)
         pair = steps(image=image, mask=mask)
         return pair["image"], pair["mask"]
 

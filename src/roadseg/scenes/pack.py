@@ -35,6 +35,9 @@ FORMAT = 4
 
 KEEP_DAYS = 14
 """A pack is disk space for time: what was not used for so long is built again when it is wanted."""
+IN_USE_S = 600
+"""A pack opened so shortly before may be one that the same run is about to read."""
+ASIDE = ".aside"
 
 
 Limits = tuple[int | None, int | None]
@@ -106,30 +109,36 @@ def pack(
     limits = (long_side, None if own_labels else long_side)
     key = _key(scenes, limits, skip_unreadable)
     folder = paths.state("packs", key)
-    if not folder.exists():  # a pack is placed by one rename: it is whole or not there
-        with _alone(folder.with_name(f"{key}.lock")):
-            if not folder.exists():
-                _forget(folder.parent, _bytes(scenes, limits), limit_gb)
-                _build(scenes, limits, skip_unreadable, folder)
-    folder.touch()  # when it was last used
-    return Pack(folder)
+    with _alone(folder.with_name("lock")):
+        if not folder.exists():  # a pack is placed by one rename: it is whole or not there
+            _forget(folder.parent, _bytes(scenes, limits), limit_gb)
+            _build(scenes, limits, skip_unreadable, folder)
+        folder.touch()  # when it was last used
+        return Pack(folder)
 
 
 def _forget(packs: Path, needed: int, limit_gb: float | None) -> None:
-    """Removes the packs that nobody has opened for KEEP_DAYS, since each change of the data makes another, and as many
-    of the others, the oldest first, as leave room for `needed` bytes. Raises UserError where there is none."""
+    """Removes what killed builds left, the packs that nobody has opened for KEEP_DAYS, since each change of the data
+    makes another, and as many of the others, the oldest first, as leave room for `needed` bytes; but none that this run
+    may have opened. Raises UserError where there is no room."""
     limit = math.inf if limit_gb is None else limit_gb * 1e9
-    if needed > limit:
-        raise UserError(
-            f"decoded, the scenes take {needed / 1e9:.3g} GB and train.cache_gb (params.yaml) is {limit_gb:g}: raise "
-            "it, or lower train.long_side"
-        )
-    built = [folder for folder in packs.iterdir() if folder.is_dir() and folder.suffix != ".aside"]
-    used = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in built}
-    for old in sorted(built, key=lambda folder: folder.stat().st_mtime):
-        if time.time() - old.stat().st_mtime > KEEP_DAYS * 86400 or sum(used.values()) + needed > limit:
-            shutil.rmtree(old)
+    used: dict[Path, int] = {}
+    for folder in [folder for folder in packs.iterdir() if folder.is_dir()]:
+        if folder.suffix == ASIDE:
+            shutil.rmtree(folder)
+        else:
+            used[folder] = sum(file.stat().st_size for file in folder.iterdir())
+    unused_s = {folder: time.time() - folder.stat().st_mtime for folder in used}
+    for old in sorted(used, key=lambda folder: -unused_s[folder]):
+        too_many = needed <= limit < sum(used.values()) + needed and unused_s[old] > IN_USE_S
+        if unused_s[old] > KEEP_DAYS * 86400 or too_many:
+            shutil.rmtree(old.rename(old.with_name(f"{old.name}{ASIDE}")))
             del used[old]
+    if limit_gb is not None and sum(used.values()) + needed > limit:
+        raise UserError(
+            f"decoded, the scenes take {needed / 1e9:.3g} GB beside {sum(used.values()) / 1e9:.3g} GB in use, and "
+            f"train.cache_gb (params.yaml) is {limit_gb:g}: raise it, or lower train.long_side"
+        )
     if needed > (free := shutil.disk_usage(packs).free):
         raise UserError(
             f"decoded, the scenes take {needed / 1e9:.3g} GB and {packs} has {free / 1e9:.3g} GB free: make room, or "
@@ -156,6 +165,8 @@ def _key(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool) -> str:
         try:
             found = scene.image.stat()
             files.append([str(scene.image), found.st_size, found.st_mtime_ns, scene.label_sha256])
+            if skip_unreadable:  # a label that was mended since
+                files[-1].append(scene.label.stat().st_mtime_ns)
         except FileNotFoundError:
             if not skip_unreadable:
                 raise UserError(f"{scene.image} is in the index but not on disk: run fetch and remap again") from None
@@ -165,15 +176,14 @@ def _key(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool) -> str:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """One builder a pack: a second process waits, then finds it built. The lock dies with its process."""
+    """One at a time: a second process waits, then finds its pack built. The lock dies with its process."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _build(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool, folder: Path) -> None:
-    aside = folder.with_name(f"{folder.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)  # left by a killed build
+    aside = folder.with_name(f"{folder.name}{ASIDE}")
     aside.mkdir(parents=True)
     table, image_offset, label_offset = [], 0, 0
     places: list[int] = []
@@ -213,7 +223,7 @@ def _decode(path: Path, mode: str, long_side: int | None) -> np.ndarray:
             picture = file.convert(mode)
     except FileNotFoundError:
         raise UserError(f"{path} is in the index but not on disk: run fetch and remap again") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken chunks
         raise UserError(f"{path} cannot be decoded ({error}): fetch or remap it again") from None
     if long_side is not None and (scale := long_side / max(picture.size)) < 1:
         by = Image.Resampling.NEAREST if mode == "L" else Image.Resampling.BILINEAR

@@ -26,6 +26,8 @@ class Phase:
     """Scenes are seen at this size, against their own."""
     rate: float = 1.0
     """Factor on the learning rate."""
+    unscaled: tuple[int, int] | None = None
+    """The crop of an unscaled scene that this one stands for; None: itself."""
 
     @property
     def pixels(self) -> int:
@@ -69,30 +71,36 @@ class Plan:
             seen += phase.steps * phase.crops
         return self.phases[-1], seen + step * self.phases[-1].crops
 
-    def pixels(self, steps: int) -> tuple[int, float]:
-        """What the first `steps` steps see: pixels, padding included, and the same in pixels of unscaled scenes."""
-        seen, unscaled = 0, 0.0
+    def pixels(self, steps: int) -> tuple[int, int]:
+        """What the first `steps` steps see: pixels, padding included, and those of the unscaled crops."""
+        seen = unscaled = 0
         for phase in self.phases:
             done = min(steps, phase.steps)
             seen += done * phase.pixels
-            unscaled += done * phase.pixels / phase.scale**2
+            unscaled += done * phase.crops * math.prod(phase.unscaled or phase.crop)
             steps -= done
         return seen, unscaled
 
 
-def plan(pixels: float, batch_pixels: int, crop: tuple[int, int], parts: Sequence[Part] = (Part(),)) -> Plan:
+def plan(
+    pixels: float,
+    batch_pixels: int,
+    crop: tuple[int, int],
+    parts: Sequence[Part] = (Part(),),
+    multiple: int = 1,
+) -> Plan:
     """The plan of a budget of `pixels` of unscaled scenes.
 
     batch_pixels: of a step, whatever the crop; the number of crops is what comes nearest, at least one. crop: (height,
     width), pixels, of an unscaled scene; that of a scaled one is rounded as `crop_size` does. Each phase has at least
-    one step.
+    one step. multiple: of which the crops of a batch are one, so that they divide into as many equal parts.
     """
     crops = max(1, round(batch_pixels / math.prod(crop)))
     phases = []
     for part in parts:
-        here = max(1, round(crops * part.batch))
+        here = max(1, round(crops * part.batch / multiple)) * multiple
         steps = max(1, round(part.share * pixels / (here * math.prod(crop))))
-        phases.append(Phase(steps, here, crop_size(*crop, part.scale), part.scale, part.rate))
+        phases.append(Phase(steps, here, crop_size(*crop, part.scale), part.scale, part.rate, crop))
     return Plan(tuple(phases))
 
 

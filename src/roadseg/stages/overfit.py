@@ -100,7 +100,8 @@ def chosen(config: Config, scenes: int) -> Pack:
     if len(alike) < scenes:
         raise UserError(f"--scenes {scenes}: the train split has {len(alike)} scenes of one size")
     places = np.linspace(0, len(alike) - 1, scenes).round().astype(int)
-    return pack([alike[place] for place in places], long_side=config.train.long_side, own_labels=False)
+    few, settings = [alike[place] for place in places], config.train
+    return pack(few, long_side=settings.long_side, own_labels=False, limit_gb=settings.cache_gb)
 
 
 def learn(

@@ -46,7 +46,7 @@ def run(config: Config, finalist: str | None, chosen: Views, split: str) -> dict
     classes = len(labels.load(recipe["space"]).classes)
     net = nets.build(recipe["network"], classes)
     net.load_state_dict(checkpoint.load(found[name] / "weights.pt"))
-    scenes = pack(labelled(config, split), long_side=config.train.long_side)
+    scenes = pack(labelled(config, split), long_side=config.train.long_side, limit_gb=config.train.cache_gb)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = net.to(device)
     table = Table("views", "mIoU", "95 %, bootstrap over scenes", title=f"{name} on {split}, {len(scenes)} scenes")

@@ -28,7 +28,7 @@ from roadseg.stages.stage import Stage
 from roadseg.stages.training import Course, Recipe
 from roadseg.tracking import Parent, Run
 
-REPORTS = 3  # validation scores of a trial, at equal distances in pixels: what the pruner compares
+REPORTS = 3  # validation scores of a trial, at equal shares of its steps: what the pruner compares
 PRUNERS = {
     "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=1),
     "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),

@@ -16,6 +16,7 @@ import pandas as pd
 
 from roadseg import checkpoint, distributed, figures, paths
 from roadseg.config import Config
+from roadseg.engine import Diverged
 from roadseg.errors import StageFailure
 from roadseg.nets import initial
 from roadseg.stages import training
@@ -40,7 +41,7 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
 
     The checkpoint holds the training's state, the curve so far and the best averaged weights by validation mIoU.
     """
-    key = _key(config, recipe)
+    key = _key(config, course, recipe)
     path = paths.state("checkpoints", f"{key}.pt")
     learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
     curve: list[dict[str, float]] = []
@@ -100,8 +101,8 @@ def _given_up(config: Config, curve: list[dict[str, float]]) -> bool:
     """Whether the validation mIoU has not risen for `train.patience` epochs."""
     if not config.train.patience or not curve:
         return False
-    scores = [row["val_miou"] for row in curve]
-    return (len(scores) - 1 - scores.index(max(scores))) * config.train.validate_every >= config.train.patience
+    best = max(curve, key=lambda row: row["val_miou"])
+    return curve[-1]["epoch"] - best["epoch"] > config.train.patience - 0.5 * config.train.validate_every
 
 
 def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recipe, Path]:
@@ -116,6 +117,8 @@ def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recip
         try:
             trained[recipe] = run(recipe)
         except StageFailure as error:
+            if distributed.size() > 1 and not isinstance(error, Diverged):
+                raise  # of this process alone: the others would wait for it for ever, so torchrun ends them
             diverged.append(f"{recipe.name}: {error}")
             print(f"left out: {diverged[-1]}")
     if not trained:
@@ -123,8 +126,9 @@ def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recip
     return trained
 
 
-def _key(config: Config, recipe: Recipe) -> str:
+def _key(config: Config, course: Course, recipe: Recipe) -> str:
     ends = {name: getattr(config.train, name) for name in ("epochs", "patience", "validate_every")}
+    ends |= {"left_out": course.train.left_out} if course.train.left_out else {}
     return training.key(config, [recipe.network], train=asdict(recipe), **ends)
 
 
@@ -142,7 +146,7 @@ def write(config: Config, course: Course, trained: dict[Recipe, Path], running: 
         home = folder / recipe.name
         home.mkdir()
         checkpoint.save(home / "weights.pt", learner.ema.net.state_dict())
-        epochs, key = config.train.epochs, _key(config, recipe)
+        epochs, key = config.train.epochs, _key(config, course, recipe)
         described = training.describe(recipe, course, key=key, epochs=epochs, val=result)
         (home / "recipe.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         curves.append(pd.DataFrame(saved["curve"]).assign(finalist=recipe.name))

@@ -33,6 +33,10 @@ if TYPE_CHECKING:  # a training's key is a digest of what it imports, and record
     from roadseg.tracking import Run
 
 
+WITHOUT_EFFECT = {"workers", "cache_gb", "keep"}
+"""Settings of `train` that change nothing about a training: a resumed one may have others."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What the search chooses."""
@@ -113,7 +117,8 @@ class Course:
     def plan(self, recipe: Recipe, epochs: float) -> Plan:
         """What `epochs` of training see, step by step."""
         parts = [Part(**phase.model_dump()) for phase in self.config.train.phases] or [Part()]
-        return plan(int(epochs * self.train.pixels), self.batch_pixels, self.crop(recipe.crop), parts)
+        pixels, processes = int(epochs * self.train.pixels), self.config.train.processes
+        return plan(pixels, self.batch_pixels, self.crop(recipe.crop), parts, processes)
 
     def begin(self, recipe: Recipe, *, epochs: float, seed: int) -> Training:
         """A training at step 0: the seeded network, its optimizer, its schedule over `epochs`."""
@@ -176,9 +181,8 @@ def key(config: Config, networks: Sequence[str], **protocol: Any) -> str:
     Code counts by `closure.digest`, so that a changed comment or docstring names the same training.
     """
     profile = [paths.PROFILE / "scenes.csv", paths.PROFILE / "weights.json"]
-    elsewhere = {"epochs", "keep", "patience", "validate_every", "initial"}  # in `protocol`, or below
-    without_effect = {"workers", "processes", "cache_gb"}
-    exclude = dict.fromkeys(elsewhere | without_effect, True) | {"distil": {"teacher"}}
+    elsewhere = {"epochs", "patience", "validate_every", "initial"}  # in `protocol`, or below
+    exclude = dict.fromkeys(elsewhere | WITHOUT_EFFECT, True) | {"distil": {"teacher"}}
     settings = config.train.model_dump(exclude=exclude)
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
     parts += [closure.digest([__name__]), torch.__version__, json.dumps(settings, sort_keys=True)]
@@ -190,7 +194,7 @@ def key(config: Config, networks: Sequence[str], **protocol: Any) -> str:
 
 def settings(config: Config, recipe: Recipe, *, epochs: float) -> dict[str, Any]:
     """Everything that a training is set to, flat: what a run records as its parameters."""
-    shared = config.train.model_dump(exclude={"epochs"})
+    shared = config.train.model_dump(exclude={"epochs"} | WITHOUT_EFFECT)  # MLflow lets no resumed run change them
     return {**asdict(recipe), **shared, "epochs": epochs, "seed": config.seed}
 
 
