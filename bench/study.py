@@ -41,7 +41,7 @@ def row(params: dict[str, Any], study: dict[str, Any], variant: str, seed: int) 
     settings = study["base"] | study["variants"][variant] | {"seed": seed}
     if before := study.get("before", {}).get(variant):
         first = course.trained(course.prepare(yaml.safe_dump(changed(params, settings | before))))
-        save_file(first.net.state_dict(), "before.safetensors")
+        save_file({name: value.contiguous() for name, value in first.net.state_dict().items()}, "before.safetensors")
         settings |= {"train.initial": "before.safetensors"}
     made = course.trained(course.prepare(yaml.safe_dump(changed(params, settings))))
     mious = {f"{split}_miou": found.miou for split, found in made.scores.items()}
@@ -58,7 +58,7 @@ def digest(params: dict[str, Any], study: dict[str, Any], variant: str) -> str:
 
 def told(study: dict[str, Any], frame: pd.DataFrame) -> str:
     """The study's page: its question, a table, and whether the published order holds here."""
-    ranked = frame.groupby("variant", sort=False).agg(["mean", "std"])
+    ranked = frame.groupby("variant", sort=False)[["val_miou", "test_miou", "minutes"]].agg(["mean", "std"])
     means = ranked["val_miou"]["mean"]
     rows = [
         f"| {name} | {means[name]:.1%} ± {ranked['val_miou']['std'][name]:.1%} "

@@ -108,7 +108,8 @@ def learnt(frame: pd.DataFrame) -> str:
         "",
         "Four scenes of CamVid's training split, without augmentation, until the mIoU of the classes that they show is",
         "90 % (`python -m bench.overfit`, whose text says how): random start, AdamW, poly, Dice plus weighted",
-        "cross-entropy, at most 400 steps. Seconds are of one core that other work shares, for orientation.",
+        "cross-entropy, at most 400 steps. Seconds are of one core that other work shares, for orientation; none where",
+        "the process was paused.",
         "",
         "| network | size | steps | mIoU | seconds | device |",
         "|---|---|---|---|---|---|",
@@ -117,7 +118,8 @@ def learnt(frame: pd.DataFrame) -> str:
     for name in nets.NETS:
         if name in frame.index:
             size, steps, miou, seconds, device = frame.loc[name, ["size", "steps", "miou", "seconds", "device"]]
-            lines.append(f"| `{name}` | {size} | {steps} | {miou:.1%} | {seconds:.0f} | {device} |")
+            took = "" if seconds != seconds else f"{seconds:.0f}"
+            lines.append(f"| `{name}` | {size} | {steps} | {miou:.1%} | {took} | {device} |")
     missing = [f"`{name}`" for name in nets.NETS if name not in frame.index]
     lines += ["", f"Not run yet: {', '.join(missing)}." if missing else "All of them."]
     return "\n".join([*lines, "", CEILING])

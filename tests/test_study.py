@@ -44,7 +44,13 @@ def test_settings_that_there_are_not_are_refused() -> None:
 def test_a_study_says_whether_the_published_order_holds() -> None:
     of = {"question": "Which?", "published": "a 2, b 1", "order": ["a", "b"], "variants": {"b": {}, "a": {}}}
     frame = pd.DataFrame(
-        {"variant": ["a", "a", "b", "b"], "val_miou": [0.4, 0.5, 0.2, 0.6], "test_miou": 0.3, "minutes": 1.0}
+        {
+            "variant": ["a", "a", "b", "b"],
+            "settings": "9f",
+            "val_miou": [0.4, 0.5, 0.2, 0.6],
+            "test_miou": 0.3,
+            "minutes": 1.0,
+        }
     )
     page = study.told(of, frame)
     assert "| b | 40.0% ± 28.3% | 30.0% ± 0.0% | 1.0 | 2 |\n| a | 45.0% ± 7.1% |" in page
