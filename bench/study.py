@@ -19,31 +19,20 @@ from safetensors.torch import save_file
 
 from bench import course
 from roadseg import figures, paths
+from roadseg.config import replaced
 
 STUDIES, DOCS = Path("params/studies"), Path("docs/studies")
 COLUMNS = ["variant", "settings", "seed", "val_miou", "test_miou", "minutes", "steps"]
-
-
-def changed(params: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """`params` with some settings replaced, by dotted key. KeyError for one that params.yaml does not have."""
-    params = yaml.safe_load(yaml.safe_dump(params))
-    for key, value in settings.items():
-        *sections, last = key.split(".")
-        section = params
-        for name in sections:
-            section = section[name]
-        section[last] = value if last in section else section[last]
-    return params
 
 
 def row(params: dict[str, Any], study: dict[str, Any], variant: str, seed: int) -> dict[str, Any]:
     """One training, after the one that the variant starts from, if any."""
     settings = study["base"] | study["variants"][variant] | {"seed": seed}
     if before := study.get("before", {}).get(variant):
-        first = course.trained(course.prepare(yaml.safe_dump(changed(params, settings | before))))
+        first = course.trained(course.prepare(yaml.safe_dump(replaced(params, settings | before))))
         save_file({name: value.contiguous() for name, value in first.net.state_dict().items()}, "before.safetensors")
         settings |= {"train.initial": "before.safetensors"}
-    made = course.trained(course.prepare(yaml.safe_dump(changed(params, settings))))
+    made = course.trained(course.prepare(yaml.safe_dump(replaced(params, settings))))
     mious = {f"{split}_miou": found.miou for split, found in made.scores.items()}
     named = {"variant": variant, "settings": digest(params, study, variant), "seed": seed}
     return {**named, **mious, "minutes": made.seconds / 60, "steps": made.steps}
@@ -51,7 +40,7 @@ def row(params: dict[str, Any], study: dict[str, Any], variant: str, seed: int) 
 
 def digest(params: dict[str, Any], study: dict[str, Any], variant: str) -> str:
     """Of all settings of a variant, so that a changed study is run anew. Code is no part of it."""
-    settings = changed(params, study["base"] | study["variants"][variant])
+    settings = replaced(params, study["base"] | study["variants"][variant])
     text = yaml.safe_dump([settings, study.get("before", {}).get(variant)])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -21,6 +21,7 @@ import yaml
 
 from pipelines.processes import group, lines, undisturbed
 from roadseg import paths
+from roadseg.config import replaced
 from roadseg.errors import UserError
 
 OUTCOMES = {"Running stage": "ran", "is cached": "restored", "didn't change": "unchanged"}  # as DVC says it
@@ -57,14 +58,7 @@ class Worktree:
         """
         path = self.root / "params.yaml"
         params = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for key, value in overrides.items():
-            *sections, last = key.split(".")
-            section = params
-            for name in sections:
-                section = section.get(name) if isinstance(section, dict) else None
-            if not isinstance(section, dict) or last not in section:
-                raise UserError(f"params.yaml at {self.commit[:8]} has no key {key} (given {value!r})")
-            section[last] = value
+        params = replaced(params, overrides, f"params.yaml at {self.commit[:8]}")
         if overrides:
             path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 

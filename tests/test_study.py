@@ -8,6 +8,7 @@ import yaml
 
 from bench import study
 from roadseg import config
+from roadseg.errors import UserError
 from roadseg.stages import search
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -23,7 +24,7 @@ def test_every_variant_is_a_setting_that_there_is(path: Path, tmp_path: Path) ->
     for name, settings in of["variants"].items():
         settings = of["base"] | settings | of.get("before", {}).get(name, {})
         written = tmp_path / "params.yaml"
-        written.write_text(yaml.safe_dump(study.changed(PARAMS, settings)))
+        written.write_text(yaml.safe_dump(config.replaced(PARAMS, settings)))
         search.check(config.read(written))
         seen.add(written.read_text())
     assert len(seen) == len(of["variants"]), "no two variants are the same run"
@@ -36,9 +37,9 @@ def test_the_recipe_against_the_clock_is_a_run_of_its_own() -> None:
 
 
 def test_settings_that_there_are_not_are_refused() -> None:
-    with pytest.raises(KeyError, match="epoch"):
-        study.changed(PARAMS, {"train.epoch": 3})
-    assert study.changed(PARAMS, {"train.epochs": 3})["train"]["epochs"] == 3 != PARAMS["train"]["epochs"]
+    with pytest.raises(UserError, match=r"params\.yaml has no key train\.epoch \(given 3\)"):
+        config.replaced(PARAMS, {"train.epoch": 3})
+    assert config.replaced(PARAMS, {"train.epochs": 3})["train"]["epochs"] == 3 != PARAMS["train"]["epochs"]
 
 
 def test_a_study_says_whether_the_published_order_holds() -> None:

@@ -1,6 +1,8 @@
 """params.yaml, read in one place into frozen models. A key that is not described here is an error, never ignored."""
 
+import copy
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import available_timezones
@@ -413,3 +415,17 @@ def read(path: Path = Path("params.yaml")) -> Config:
         )
         given = "" if first["type"] == "missing" else f" (it is {first['input']!r})"
         raise UserError(f"{path}: {key}: {said}{given}") from None
+
+
+def replaced(values: dict[str, Any], settings: Mapping[str, Any], where: str = "params.yaml") -> dict[str, Any]:
+    """A copy of a params.yaml's values with some replaced, by dotted key. UserError for a key that it does not have."""
+    values = copy.deepcopy(values)
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        section: Any = values
+        for name in sections:
+            section = section.get(name) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            raise UserError(f"{where} has no key {key} (given {value!r})")
+        section[last] = value
+    return values
