@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from roadseg import distributed
+from roadseg.engine import memory
 from roadseg.engine.training import Loss, Teacher, Training
 from roadseg.errors import StageFailure
 from roadseg.losses import IGNORE, boundary
@@ -75,6 +76,8 @@ def fit(
     A loss that is not finite takes training back to the last report, with half the learning rate from there on, at most
     `setbacks` times. Raises Diverged on the next.
     """
+    if training.device.type == "cpu":
+        memory.keep_freed()
     good = copy.deepcopy(training.state()) if setbacks else None
     losses: list[float] = []
     clock = time.perf_counter()

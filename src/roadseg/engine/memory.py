@@ -1,0 +1,26 @@
+"""The process's memory while it trains on a CPU.
+
+Each step frees what the next one takes again, tens of megabytes at a time. glibc hands such blocks back to the system,
+which clears their pages before it gives them out again: up to a third of a Fast-SCNN step at 480x360.
+"""
+
+import ctypes
+import functools
+
+# glibc's malloc.h; the values are mallopt(3)'s
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_AT_ONCE = 1 << 26
+"""Bytes asked of the system at a time: 64 MiB."""
+
+
+@functools.cache
+def keep_freed() -> bool:
+    """From now on this process keeps memory that it frees, and takes it again instead of new pages.
+
+    False where the C library is not glibc, which changes nothing. What a process holds stays at its peak.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    never, nothing = -1, 0
+    return bool(mallopt(_MMAP_MAX, nothing) and mallopt(_TRIM_THRESHOLD, never) and mallopt(_TOP_PAD, _AT_ONCE))
