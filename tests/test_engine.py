@@ -314,6 +314,18 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts() -> None:
         list(fit(begin(net=net)))
 
 
+def test_memory_that_runs_out_elsewhere_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(StageFailure, match="out of memory on cpu in the optimizer's step: take a lighter network"):
+        list(fit(begin()))
+    monkeypatch.setattr(Net, "forward", full)
+    with pytest.raises(StageFailure, match=r"out of memory on cpu with a scene of \d+x\d+, .*: lower train\.long_side"):
+        engine.evaluate(Net(), Scenes(), classes=4)
+
+
 def test_mixup_mixes_images_and_losses_alike() -> None:
     """One step written out: image and loss by the same share, drawn from (seed, step)."""
     training, twin = (begin(total_steps=1, channels_last=False, mixup=0.4) for _ in range(2))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadseg import distributed
+from roadseg.errors import StageFailure
 from roadseg.metrics import confusion
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.pack import Pack
@@ -55,7 +56,7 @@ def evaluate(
 
     Batch 1, float32, eval mode; what the network says is brought to the label's own size (bilinear) before argmax. The
     network's mode is put back at the end. Processes that train together share the scenes. `progress` names a
-    progress bar; None shows none.
+    progress bar; None shows none. Raises StageFailure where a scene does not fit into the device's memory.
     """
     matrices = np.zeros((len(pack), classes, classes), dtype=np.int64)
     was_training = net.training
@@ -64,8 +65,15 @@ def evaluate(
         own = range(distributed.rank(), len(pack), distributed.size())
         for scene in track(own, description=progress or "", disable=progress is None, transient=True):
             image, label = pack[scene]
-            answer = said(net, normalise(torch.tensor(image[None]).to(device)), views)
-            prediction = ids_at(answer, label.shape).cpu().numpy()
+            try:
+                answer = said(net, normalise(torch.tensor(image[None]).to(device)), views)
+                prediction = ids_at(answer, label.shape).cpu().numpy()
+            except torch.OutOfMemoryError:
+                height, width = image.shape[:2]
+                raise StageFailure(
+                    f"out of memory on {device} with a scene of {width}x{height}, {pack.names[scene]}: "
+                    "lower train.long_side (params.yaml), or score it through windows (roadseg score --window)"
+                ) from None
             matrices[scene] = confusion(prediction, label, classes)
     finally:
         net.train(was_training)

@@ -141,7 +141,8 @@ def _step(training: Training, batch: Batch, rate: float) -> float:
     that is not finite.
 
     Where the batch does not fit into the device's memory, it is divided, and stays so: each part weighs as much as it
-    has labelled pixels. Batch norm then sees a part at a time. Of several processes none can go back alone: they end.
+    has labelled pixels. Batch norm then sees a part at a time, and its running statistics hold what the failed try saw
+    as well. Of several processes none can go back alone: they end.
     """
     _steer(training, rate)
     training.net.train()
@@ -163,13 +164,24 @@ def _step(training: Training, batch: Batch, rate: float) -> float:
         training.parts = min(2 * training.parts, len(batch[0]))
         if training.device.type == "cuda":
             torch.cuda.empty_cache()
+    try:
+        _update(training)
+    except torch.OutOfMemoryError:
+        raise StageFailure(
+            f"out of memory on {training.device} in the optimizer's step: take a lighter network (search.networks, "
+            "params.yaml), or free the device of other work"
+        ) from None
+    return distributed.averaged(value).item()  # last: on a GPU it waits for the whole step
+
+
+def _update(training: Training) -> None:
+    """Moves the weights by their gradients, and the averaged ones after them."""
     if training.clip:
         training.scaler.unscale_(training.optimizer)
         nn.utils.clip_grad_norm_(training.net.parameters(), training.clip)
     training.scaler.step(training.optimizer)
     training.scaler.update()
     training.ema.update(training.net, training.step)
-    return distributed.averaged(value).item()  # last: on a GPU it waits for the whole step
 
 
 def _seed(training: Training) -> int:

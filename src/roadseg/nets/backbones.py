@@ -143,7 +143,8 @@ def load_imagenet(backbone: Backbone, folder: Path | None = None) -> list[str]:
     `folder`: holds model.safetensors, as `save_pretrained` writes it; None is the hub, or its cache on this machine. A
     folder that is not there is never looked for on the hub. Returns a line for every weight that was not loaded,
     sorted: those of the backbone that stay as they are, and those of the file that have no place here (an ImageNet
-    classifier's). Raises UserError where there is no such file, it is damaged, or nothing in it fits.
+    classifier's). Raises UserError where there is no such file, it is damaged, or fewer than
+    half of the backbone's weights are in it.
     """
     hub = backbone.hub
     if folder is not None and not files(folder):
@@ -170,8 +171,13 @@ def load_imagenet(backbone: Backbone, folder: Path | None = None) -> list[str]:
         stays[name] = f"{tuple(theirs)} in the file, {tuple(ours)} here, stays as it is"
     weights, own = loaded.state_dict(), backbone.model.state_dict()
     fits = {name: weight for name, weight in weights.items() if name in own and name not in stays}
-    if not any(name.endswith("weight") for name in fits):
-        raise UserError(f"no weight of {origin} fits: expected an architecture like that of {backbone.hub}")
+    sought = [name for name, weight in own.items() if weight.ndim]
+    found = sum(name in fits for name in sought)
+    if 2 * found < len(sought):
+        raise UserError(
+            f"{found} of {len(sought)} weights of {hub} are in {origin}, fewer than half: it is another network's; "
+            f"{_advice(hub)}"
+        )
     backbone.model.load_state_dict(fits, strict=False)
     without_place = [*info["unexpected_keys"], *(name for name in weights if name not in own and name not in stays)]
     kept = [f"{name}: {why}" for name, why in stays.items() if name in own]
