@@ -32,7 +32,7 @@ from bench.overfit import settings
 from roadseg import config, engine, losses, nets, schedules
 from roadseg.deploy import device
 from roadseg.scenes import index
-from roadseg.scenes.augment import FILL, MEAN, SCALES, STD
+from roadseg.scenes.augment import FILL, MEAN, STD, USUAL
 from roadseg.scenes.batches import Batches, prefetch
 from roadseg.scenes.index import Scene
 from roadseg.scenes.pack import Pack, pack
@@ -66,7 +66,7 @@ class Usual(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 def augmented(image: Image.Image, label: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
     """Random scale, crop, flip and colour: the same kinds and strengths as roadseg.scenes.augment."""
     random = np.random.default_rng()
-    scale = 1 + random.uniform(*SCALES)
+    scale = random.uniform(*USUAL.zoom)
     size = round(image.width * scale), round(image.height * scale)
     image, label = image.resize(size, Image.Resampling.BILINEAR), label.resize(size, Image.Resampling.NEAREST)
     wide, high = max(0, WIDTH - size[0]), max(0, HEIGHT - size[1])

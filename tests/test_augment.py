@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from roadseg.scenes.augment import MEAN, STD, augmenter, crop_size, normalise
+from roadseg.scenes.augment import MEAN, STD, Augmentation, augmenter, crop_size, normalise
 from roadseg.scenes.batches import Batches, largest_share, prefetch
 from roadseg.scenes.plan import even
 
@@ -87,6 +87,19 @@ def test_padding_is_ignored_and_only_padding_is() -> None:
     assert len(areas) > 10, "the zoom varies"
 
 
+def test_zoom_and_colour_are_as_strong_as_asked() -> None:
+    """How many pixels of a crop the whole scene fills is its zoom; how far its grey is from the scene's, its colour."""
+    scene = np.full((32, 32, 3), 100, dtype=np.uint8), np.ones((32, 32), dtype=np.uint8)
+    for low, high, colour in ((1.0, 1.0, 0.0), (0.5, 0.75, 1.0), (1.5, 3.0, 0.5)):
+        augment = augmenter((96, 96), Augmentation(zoom=(low, high), colour=colour))
+        drawn = [augment(*scene, seed) for seed in range(60)]
+        zooms = [np.sqrt((mask == 1).sum()) / 32 for _, mask in drawn]
+        far = [abs(float(image[mask == 1].mean()) - 100) / 255 for image, mask in drawn]
+        assert low - 0.04 < min(zooms) <= max(zooms) < high + 0.04
+        assert max(zooms) - min(zooms) >= 0.8 * (high - low)
+        assert 0.15 * colour <= max(far) <= 0.2 * colour * (1 + 100 / 255) + 0.01
+
+
 def test_a_crop_is_told_by_its_seed_alone() -> None:
     image, mask = Scenes()[0]
     first, second = augmenter((32, 32)), augmenter((32, 32))
@@ -121,7 +134,7 @@ def test_flips_turns_and_colours_are_drawn_apart() -> None:
     assert min(np.count_nonzero(flipped), np.count_nonzero(~flipped)) > 50
     assert abs(shares[0] - shares[1]) < 0.2 and min(shares) > 0.5 and max(shares) < 0.95  # 1 - 0.4 * 0.7 is 0.72
 
-    turned = augmenter((64, 64), rotation=30)
+    turned = augmenter((64, 64), Augmentation(rotation=30))
     ways = []
     for seed in range(120):
         _, ids = turned(image, mask, seed)
@@ -209,7 +222,7 @@ def test_normalise_is_the_formula() -> None:
 
 def test_turned_crops_keep_their_classes_and_show_where_nothing_is() -> None:
     image, mask = np.full((64, 96, 3), 200, np.uint8), np.full((64, 96), 3, np.uint8)
-    turned = augmenter((64, 96), rotation=30)
+    turned = augmenter((64, 96), Augmentation(rotation=30))
     seen = set()
     for seed in range(12):
         _, label = turned(image, mask, seed)

@@ -279,6 +279,10 @@ class Train(Section):
     """Factor on the learning rate of a ResNet, Swin or MiT backbone, for one that starts from ImageNet's weights."""
     rotation: Annotated[float, Field(ge=0, le=45)] = 0.0
     """Degrees by which crops are turned at most, either way."""
+    zoom: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=8)]] = (0.75, 2.0)
+    """Smallest and largest random zoom of a scene."""
+    colour: Annotated[float, Field(ge=0, le=3)] = 1.0
+    """Strength of random brightness, contrast, hue and saturation; see `roadseg.scenes.augment.Augmentation`."""
     max_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Largest share that one class may have of a crop, else it is drawn anew (class-aware cropping); 1: any."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
@@ -329,6 +333,13 @@ class Train(Section):
     skip_unreadable: bool = False
     """Whether training leaves out, by name, scenes that can no longer be read; else one of them stops it. What profile
     finds unreadable stops the line there, and what is scored is always whole."""
+
+    @field_validator("zoom")
+    @classmethod
+    def _rising(cls, zoom: tuple[float, float]) -> tuple[float, float]:
+        if zoom[0] > zoom[1]:
+            raise ValueError(f"must be the smallest and the largest zoom, is {list(zoom)}")
+        return zoom
 
     @field_validator("phases")
     @classmethod

@@ -6,6 +6,7 @@ Also here: `normalise`, the one place that turns pixels into what a network sees
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 
 import albumentations as A
@@ -26,8 +27,22 @@ FILL = tuple(round(255 * mean) for mean in MEAN)
 
 MULTIPLE = 32
 """Partial crops are a multiple of this, the largest total stride of our networks."""
-SCALES = (-0.25, 1.0)
-"""Random zoom is 1 + this: 0.75 to 2. Below that, most of a whole-scene crop would be padding."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much crops are changed at random."""
+
+    rotation: float = 0.0
+    """Degrees by which a scene is turned at most, either way."""
+    zoom: tuple[float, float] = (0.75, 2.0)
+    """Smallest and largest zoom of a scene. Below 0.75, most of a whole-scene crop would be padding."""
+    colour: float = 1.0
+    """Strength of random colours: at 1 brightness and contrast change by a fifth at most, saturation by 20 of 255, hue
+    by 10 degrees of 360; at 0 nothing does."""
+
+
+USUAL = Augmentation()
 
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
@@ -49,18 +64,18 @@ def crop_size(height: int, width: int, share: float) -> tuple[int, int]:
     return min(near_h, height), min(near_w, width)
 
 
-def augmenter(crop: tuple[int, int], rotation: float = 0.0, scale: float = 1.0) -> Augment:
+def augmenter(crop: tuple[int, int], how: Augmentation = USUAL, scale: float = 1.0) -> Augment:
     """`augment(image, mask, seed) -> (image, mask)`, both of size `crop` (height, width).
 
-    Scenes are turned by up to `rotation` degrees either way, and zoomed about `scale` by SCALES; of one that is not
-    turned only what the crop shows is read. Images are interpolated (bilinear, by area where they shrink), masks take
-    the nearest. What a turned scene, or one smaller than the crop, does not cover is ImageNet's mean colour in the
-    image and 255 in the mask. One augmenter serves one thread at a time.
+    Scenes are turned, and zoomed about `scale`; of one that is not turned only what the crop shows is read. Images are
+    interpolated (bilinear, by area where they shrink), masks take the nearest. What a turned scene, or one smaller than
+    the crop, does not cover is ImageNet's mean colour in the image and 255 in the mask. One augmenter serves one thread
+    at a time.
     """
     turn = A.Compose(
         [
             A.Rotate(
-                (-rotation, rotation),
+                (-how.rotation, how.rotation),
                 interpolation=cv2.INTER_LINEAR,
                 mask_interpolation=cv2.INTER_NEAREST,
                 border_mode=cv2.BORDER_CONSTANT,
@@ -71,24 +86,22 @@ def augmenter(crop: tuple[int, int], rotation: float = 0.0, scale: float = 1.0) 
         ],
         strict=True,  # an argument that albumentations does not know is otherwise dropped with a warning
     )
-    steps = A.Compose(
-        [
-            A.HorizontalFlip(p=0.5),
-            A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.2, p=0.6),
-            A.HueSaturationValue(hue_shift_limit=5, sat_shift_limit=20, val_shift_limit=0, p=0.3),
-        ],
-        strict=True,
-    )
+    light, hue, saturation = 0.2 * how.colour, 5 * how.colour, 20 * how.colour  # hue in OpenCV's half degrees
+    colours = [
+        A.RandomBrightnessContrast(brightness_limit=light, contrast_limit=light, p=0.6),
+        A.HueSaturationValue(hue_shift_limit=hue, sat_shift_limit=saturation, val_shift_limit=0, p=0.3),
+    ]
+    steps = A.Compose([A.HorizontalFlip(p=0.5), *(colours if how.colour else [])], strict=True)
 
     def augment(image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         # albumentations heeds no global seed: each crop brings its own. By `set_random_seed` every transform would
         # start from it anew and draw the same number: what is flipped would be brightened as well.
         random, plain = np.random.default_rng(seed), Random(seed)
-        if rotation:
+        if how.rotation:
             turn.set_random_state(random, plain)
             turned = turn(image=image, mask=mask)
             image, mask = turned["image"], turned["mask"]
-        zoom = scale * (1 + random.uniform(*SCALES))
+        zoom = scale * random.uniform(*how.zoom)
         image, mask = _cut(image, mask, crop, zoom, random)
         steps.set_random_state(random, plain)
         pair = steps(image=image, mask=mask)

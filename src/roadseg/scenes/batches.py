@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from roadseg.labels import IGNORE
-from roadseg.scenes.augment import augmenter
+from roadseg.scenes.augment import USUAL, Augmentation, augmenter
 from roadseg.scenes.masks import histogram
 from roadseg.scenes.pack import Pack
 from roadseg.scenes.plan import Plan
@@ -32,10 +32,10 @@ class Batches:
 
     Crops are numbered through the run, and each pass takes every scene once, in an order of its own. A pass is an epoch
     only where crops are whole scenes. With `draws`, a scene comes draws[scene] times a pass on average: never once more
-    or less than that, rounded up or down, in a single pass (systematic sampling, Madow 1949). Without `augment`, crops
-    are whole scenes as they are, which all must have the crop's size.
+    or less than that, rounded up or down, in a single pass (systematic sampling, Madow 1949). With `augmentation` None,
+    crops are whole scenes as they are, which all must have the crop's size.
 
-    `rotation`: degrees, see `augmenter`. `max_share`: a crop in which one class has a larger share of the labelled
+    `max_share`: a crop in which one class has a larger share of the labelled
     pixels, or which has none, is drawn anew, nine times at most (class-aware cropping as MMSegmentation's cat_max_ratio
     does it; its usual value is 0.75). `part`: (i, of n): `batches[n]` is the i-th of n equal parts of the batch, where
     several processes train together.
@@ -48,13 +48,12 @@ class Batches:
         *,
         seed: int,
         draws: Sequence[float] | None = None,
-        augment: bool = True,
-        rotation: float = 0.0,
+        augmentation: Augmentation | None = USUAL,
         max_share: float = 1.0,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        self.pack, self.plan, self.seed, self.augment = pack, plan, seed, augment
-        self.rotation, self.max_share, self.part = rotation, max_share, part
+        self.pack, self.plan, self.seed, self.augmentation = pack, plan, seed, augmentation
+        self.max_share, self.part = max_share, part
         self._until = np.cumsum(np.ones(len(pack)) if draws is None else np.asarray(draws, np.float64))
         if len(self._until) != len(pack):
             raise ValueError(f"`draws` has {len(self._until)} numbers for {len(pack)} scenes")
@@ -92,10 +91,10 @@ class Batches:
         image, label = self.pack[self.scene(i)]
         if label.shape != image.shape[:2]:
             label = cv2.resize(label, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        if not self.augment:
+        if self.augmentation is None:
             return image, label
         if getattr(self._of_thread, "sees", None) != (crop, scale):
-            self._of_thread.augment = augmenter(crop, self.rotation, scale)
+            self._of_thread.augment = augmenter(crop, self.augmentation, scale)
             self._of_thread.sees = crop, scale
         for attempt in range(ATTEMPTS):
             key = (self.seed, i, attempt) if attempt else (self.seed, i)

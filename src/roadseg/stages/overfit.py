@@ -137,7 +137,7 @@ def learn(
         seed=config.seed,
     )
     begun = time.perf_counter()
-    batches = Batches(few, even(steps, len(few), few.size), seed=config.seed, augment=False)
+    batches = Batches(few, even(steps, len(few), few.size), seed=config.seed, augmentation=None)
     for report in engine.fit(training, batches, report_every=-(-steps // LOOKS)):
         matrices = engine.evaluate(training.ema.net, few, classes=classes, device=device)
         miou = scores(matrices.sum(axis=0)).miou

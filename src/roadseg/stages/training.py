@@ -23,7 +23,7 @@ from roadseg.labels import LabelSpace
 from roadseg.metrics import Scores, scores
 from roadseg.nets import initial
 from roadseg.scenes import index, sources
-from roadseg.scenes.augment import MEAN, STD, crop_size
+from roadseg.scenes.augment import MEAN, STD, Augmentation, crop_size
 from roadseg.scenes.batches import Batches
 from roadseg.scenes.pack import Pack, pack
 from roadseg.scenes.plan import Part, Plan, plan
@@ -157,7 +157,7 @@ class Course:
             self.plan(recipe, epochs),
             seed=training.seed,
             draws=self.draws,
-            rotation=settings.rotation,
+            augmentation=Augmentation(settings.rotation, settings.zoom, settings.colour),
             max_share=settings.max_share,
             part=(distributed.rank(), distributed.size()),
         )
