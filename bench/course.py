@@ -65,8 +65,7 @@ def trained(given: config.Config) -> Trained:
     path = train.train(given, course, recipe, NullRun())
     seconds = time.perf_counter() - begun
     saved = checkpoint.load(path)
-    learner = course.begin(recipe, epochs=given.train.epochs, seed=given.seed)
-    learner.load(saved["training"])
+    learner = train.kept(given, course, recipe, saved)
     path.unlink()  # the next one asked for is trained, not found
     found = {}
     for split in ("val", "test"):

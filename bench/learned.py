@@ -46,7 +46,7 @@ def retrained(course: Course, recipe: Recipe, seed: int) -> float:
     record = paths.state("bench", f"{name}.json")
     if not record.exists():
         learner = course.begin(recipe, epochs=epochs, seed=seed)
-        for _ in course.fit(learner, recipe, reports=1):
+        for _ in course.fit(learner, recipe, epochs=epochs, reports=1):
             pass
         record.write_text(json.dumps({"val_miou": course.score(learner).miou}))
     return float(json.loads(record.read_text())["val_miou"])

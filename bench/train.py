@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from bench.overfit import settings
 from roadseg import config, engine, losses, nets, schedules
 from roadseg.deploy import device
+from roadseg.engine import memory
 from roadseg.scenes import index
 from roadseg.scenes.augment import FILL, MEAN, STD, USUAL
 from roadseg.scenes.batches import Batches, prefetch
@@ -41,6 +42,7 @@ from roadseg.stages import fetch, remap
 
 NETWORKS = ("enet", "fastscnn", "ddrnet23slim")
 HEIGHT, WIDTH, BATCH, CLASSES, WORKERS, WARM = 360, 480, 4, 11, 2, 2
+AUX_WEIGHT = 0.4
 
 
 class Usual(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -64,7 +66,7 @@ class Usual(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def augmented(image: Image.Image, label: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random scale, crop, flip and colour: the same kinds and strengths as roadseg.scenes.augment."""
+    """Random scale, crop, flip and colour: the same kinds and strengths as roadseg.scenes.augment, but for the hue."""
     random = np.random.default_rng()
     scale = random.uniform(*USUAL.zoom)
     size = round(image.width * scale), round(image.height * scale)
@@ -73,7 +75,7 @@ def augmented(image: Image.Image, label: Image.Image) -> tuple[torch.Tensor, tor
     if wide or high:
         at = int(random.integers(wide + 1)), int(random.integers(high + 1))
         room = size[0] + wide, size[1] + high
-        whole, labels = Image.new("RGB", room, FILL), Image.new("L", room, 255)  # type: ignore[arg-type]
+        whole, labels = Image.new("RGB", room, FILL), Image.new("L", room, 255)
         whole.paste(image, at)
         labels.paste(label, at)
         image, label = whole, labels
@@ -109,7 +111,7 @@ def usual(network: str, scenes: list[Scene], cached: bool, steps: int) -> float:
         loss = functional.cross_entropy(main, target, ignore_index=255)
         for logits in aux:
             large = functional.interpolate(logits, size=target.shape[-2:], mode="bilinear")
-            loss = loss + nets.AUX_WEIGHT * functional.cross_entropy(large, target, ignore_index=255)
+            loss = loss + AUX_WEIGHT * functional.cross_entropy(large, target, ignore_index=255)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -135,9 +137,10 @@ def ours(network: str, scenes: list[Scene], given: config.Config, steps: int) ->
         channels_last=train.channels_last,
         device="cpu",
         total_steps=WARM + steps,
-        aux_weight=nets.AUX_WEIGHT,
+        aux_weight=train.aux_weight,
         seed=0,
     )
+    memory.keep_freed()
     batches = Batches(packed(scenes), even(WARM + steps, BATCH, (HEIGHT, WIDTH)), seed=0)
     begun = 0.0
     for report in engine.fit(training, batches, report_every=1, workers=WORKERS):

@@ -56,7 +56,7 @@ def test_every_section_is_frozen_and_forbids_unknown_keys(values: dict[str, Any]
             "train",
             "precision",
             "half",
-            "train.precision: Input should be 'auto', 'float32' or 'bfloat16' (it is 'half')",
+            "train.precision: Input should be 'auto', 'float32', 'bfloat16' or 'float16' (it is 'half')",
         ),
         ("train", "ema", 1.0, "train.ema: Input should be less than 1 (it is 1.0)"),
         ("data", "sources", [], "data.sources: Tuple should have at least 1 item after validation, not 0 (it is [])"),

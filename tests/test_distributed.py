@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from roadseg import distributed, engine, losses, nets
+from roadseg.distillation import DISTILLATIONS
 from roadseg.distributed import SyncBatchNorm
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.batches import Batches
@@ -78,16 +79,20 @@ def gradients() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     found, part = {}, 4 // distributed.size()
     mine = slice(distributed.rank() * part, (distributed.rank() + 1) * part)
     with patch.object(torch.Tensor, "float", torch.Tensor.double):
-        for name in losses.LOSSES:
+        for name in (*losses.LOSSES, *DISTILLATIONS):
             torch.manual_seed(0)
             layers = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1)
             net = nn.Sequential(*layers).double()
             images, target = torch.randn(4, 3, 16, 24).double(), torch.randint(0, 3, (4, 16, 24))
-            target[:2, :12] = 255
+            target[:2, :12], target[3] = 255, 255
             forward: nn.Module = net
             if distributed.size() > 1:
                 forward = DistributedDataParallel(distributed.synchronise(net), forward_sync_buffers=False)
-            value = losses.build(name, {"enet": [1.0, 3.0, 2.0]})(forward(images[mine]), target[mine])
+            if name in DISTILLATIONS:
+                teacher = torch.randn(4, 3, 16, 24).double()
+                value = DISTILLATIONS[name](4.0)(forward(images[mine]), teacher[mine], target[mine])
+            else:
+                value = losses.build(name, {"enet": [1.0, 3.0, 2.0]})(forward(images[mine]), target[mine])
             value.backward()
             assert layers[0].weight.grad is not None
             found[name] = distributed.averaged(value.detach()), layers[0].weight.grad
@@ -103,7 +108,7 @@ def test_losses_and_their_gradients_are_those_of_the_whole_batch(tmp_path: Path)
     done = torchrun("run.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     together, alone = torch.load(tmp_path / "1.pt"), gradients()
-    for name in losses.LOSSES:
+    for name in (*losses.LOSSES, *DISTILLATIONS):
         same = [torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(together[name], alone[name], strict=True)]
         assert all(same) == (name != "lovasz"), name
 

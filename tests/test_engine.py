@@ -299,7 +299,7 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts() -> None:
 
         def forward(self, image: Tensor) -> Tensor | list[Tensor]:
             if len(image) > self.most:
-                raise torch.OutOfMemoryError
+                torch.empty(1 << 50, dtype=torch.uint8)
             return super().forward(image)
 
     training = begin(net=Large())
@@ -316,7 +316,7 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts() -> None:
 
 def test_memory_that_runs_out_elsewhere_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*given: object, **named: object) -> None:
-        raise torch.OutOfMemoryError
+        torch.empty(1 << 50, dtype=torch.uint8)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", full)
     with pytest.raises(StageFailure, match="out of memory on cpu in the optimizer's step: take a lighter network"):
@@ -503,10 +503,11 @@ def test_a_named_precision_is_taken_at_its_word_and_a_wrong_one_named() -> None:
     assert precisions.resolve("bfloat16", "cpu") == torch.bfloat16
     assert precisions.resolve("float32", "cuda") == torch.float32
     with pytest.raises(
-        UserError, match=r"train\.precision is 'half', must be one of: auto, float32, bfloat16, float16"
+        UserError,
+        match=r"train\.precision \(params\.yaml\) is 'half', must be one of: auto, float32, bfloat16, float16",
     ):
         precisions.resolve("half", "cpu")
-    with pytest.raises(UserError, match=r"train\.precision is 'float16' on a CPU"):
+    with pytest.raises(UserError, match=r"train\.precision \(params\.yaml\) is 'float16' on a CPU"):
         precisions.resolve("float16", "cpu")
 
 

@@ -58,7 +58,8 @@ def test_what_cannot_be_learnt_fails_by_name(workspace: Path) -> None:
         overfit.run(given, ["net"])
 
 
-def test_four_real_scenes_are_learnt_by_heart(workspace: Path) -> None:
+@pytest.mark.parametrize("network", ["fastscnn", "yolo_n"])
+def test_four_real_scenes_are_learnt_by_heart(workspace: Path, network: str) -> None:
     """bench/overfit.py does it for every network. At half the size an eighth's logits cannot draw the poles."""
     if not (MIRROR / "camvid").is_dir():
         pytest.skip(f"no real scenes: {MIRROR} is not there")
@@ -69,5 +70,5 @@ def test_four_real_scenes_are_learnt_by_heart(workspace: Path) -> None:
     )
     few = overfit.chosen(given, 4)
     assert (len(few), few.size) == (4, (360, 480))
-    *_, last = overfit.learn(given, "fastscnn", few, 11, steps=400, goal=0.9)
+    *_, last = overfit.learn(given, network, few, 11, steps=400, goal=0.9)
     assert last.miou >= 0.9

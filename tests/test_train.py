@@ -116,6 +116,14 @@ def test_training_stops_where_it_no_longer_improves_and_keeps_the_best(
     assert any(not torch.equal(value, last[name]) for name, value in saved["best"]["net"].items())
 
 
+def test_a_patience_shorter_than_a_validation_apart_does_not_stop_what_improves(scored: list[float]) -> None:
+    scored += [0.1, 0.4, 0.3]
+    given = config.read()
+    given = given.model_copy(update={"train": given.train.model_copy(update={"patience": 0.2, "validate_every": 1})})
+    saved = checkpoint.load(train.train(given, Course.open(given), RECIPE, NullRun()))
+    assert [row["val_miou"] for row in saved["curve"]] == [0.1, 0.4, 0.3]
+
+
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_weights_that_are_written_are_those_asked_for(scored: list[float], keep: str) -> None:
     scored += [0.1, 0.4, 0.3, 0.2, 0.2, 0.2]

@@ -277,6 +277,9 @@ class Train(Section):
     """A name from `roadseg.engine.optimizers.OPTIMIZERS`, with settings such as sgd(momentum=0.9)."""
     encoder_rate: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the learning rate of a ResNet, Swin or MiT backbone, for one that starts from ImageNet's weights."""
+    aux_weight: Annotated[float, Field(ge=0)] = 0.4
+    """Weight of a training head's loss beside the main one's 1; 0.4 in Fast-SCNN, section 4.1, and DDRNet, section
+    IV-C. Where a paper weighs these losses otherwise, the network's file says so."""
     rotation: Annotated[float, Field(ge=0, le=45)] = 0.0
     """Degrees by which crops are turned at most, either way."""
     zoom: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=8)]] = (0.75, 2.0)
@@ -319,9 +322,9 @@ class Train(Section):
     """Decay per step of the exponential moving average of the weights; 0 switches it off."""
     class_weights: ClassWeights
     """Which weights of data/profile/weights.json losses use that do not name others."""
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
     """Of the training step. auto: bfloat16 autocast where the CPU has AMX or AVX512-BF16 or the GPU has bf16, else
-    float32 (float16 with a scaler on an older GPU)."""
+    float32 (float16 on an older GPU). float16 has a gradient scaler, and is a GPU's."""
     channels_last: bool
     """Memory layout of the training step."""
     long_side: Annotated[int, Field(ge=64)] | None = None

@@ -2,7 +2,8 @@
 BCHW of any float type and the same shape, and of the target, int64 BHW (255 = ignore).
 
 They look at the target for one thing only: ignored pixels count nowhere, since padding is among them. Both return a
-float32 scalar, 0 where nothing is labelled, and no gradient goes to the teacher.
+float32 scalar, 0 where nothing is labelled, and no gradient goes to the teacher. Processes that train together take the
+mean over what all of them see.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from roadseg.errors import UserError
 from roadseg.losses import IGNORE
+from roadseg.losses.pixels import mean
 
 Imitation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -22,10 +24,8 @@ def logit(temperature: float) -> Imitation:
     (Hinton et al. 2015, section 2; T^2 keeps the gradient's size)."""
 
     def loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-        labelled = target != IGNORE
         per_class = _divergence(student, teacher.detach(), temperature, dim=1)
-        per_pixel = per_class.sum(dim=1) * labelled
-        return temperature**2 * per_pixel.sum() / labelled.sum().clamp_min(1)
+        return mean(temperature**2 * per_class.sum(dim=1), (target != IGNORE).float())
 
     return loss
 
@@ -47,8 +47,7 @@ def channel(temperature: float) -> Imitation:
             (one.float().flatten(2) / temperature).masked_fill(hidden, low) for one in (student, teacher.detach())
         )
         per_pixel = _divergence(mine, its, 1.0, dim=2).masked_fill(ignored, 0.0)
-        scenes = (~ignored).any(dim=2).sum().clamp_min(1)
-        return temperature**2 * per_pixel.sum() / (student.shape[1] * scenes)
+        return mean(temperature**2 * per_pixel.sum(dim=2).mean(dim=1), (~ignored).any(dim=2)[:, 0].float())
 
     return loss
 

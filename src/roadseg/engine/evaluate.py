@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadseg import distributed
+from roadseg.engine import memory
 from roadseg.errors import StageFailure
 from roadseg.metrics import confusion
 from roadseg.scenes.augment import normalise
@@ -68,11 +69,13 @@ def evaluate(
             try:
                 answer = said(net, normalise(torch.tensor(image[None]).to(device)), views)
                 prediction = ids_at(answer, label.shape).cpu().numpy()
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not memory.exhausted(error):
+                    raise
                 height, width = image.shape[:2]
                 raise StageFailure(
                     f"out of memory on {device} with a scene of {width}x{height}, {pack.names[scene]}: "
-                    "lower train.long_side (params.yaml), or score it through windows (roadseg score --window)"
+                    f"lower {'train.long_side (params.yaml)' if views.window is None else '--window'}"
                 ) from None
             matrices[scene] = confusion(prediction, label, classes)
     finally:

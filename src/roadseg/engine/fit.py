@@ -74,10 +74,9 @@ def fit(
     resumed run must be given the same batches.
 
     A loss that is not finite takes training back to the last report, with half the learning rate from there on, at most
-    `setbacks` times. Raises Diverged on the next.
+    `setbacks` times. Raises Diverged on the next, and StageFailure where one crop alone does not fit into the device's
+    memory.
     """
-    if training.device.type == "cpu":
-        memory.keep_freed()
     good = copy.deepcopy(training.state()) if setbacks else None
     losses: list[float] = []
     clock = time.perf_counter()
@@ -152,7 +151,9 @@ def _step(training: Training, batch: Batch, rate: float) -> float:
         try:
             value = _backward(training, *batch)
             break
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not memory.exhausted(error):
+                raise
             if training.parts >= len(batch[0]):
                 raise StageFailure(
                     f"out of memory on {training.device} with one crop at a time: lower search.crops (params.yaml)"
@@ -166,7 +167,9 @@ def _step(training: Training, batch: Batch, rate: float) -> float:
             torch.cuda.empty_cache()
     try:
         _update(training)
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not memory.exhausted(error):
+            raise
         raise StageFailure(
             f"out of memory on {training.device} in the optimizer's step: take a lighter network (search.networks, "
             "params.yaml), or free the device of other work"

@@ -1,4 +1,4 @@
-"""The process's memory while it trains on a CPU.
+"""The process's memory while it trains: how it ends, and on a CPU how it is kept.
 
 Each step frees what the next one takes again, tens of megabytes at a time. glibc hands such blocks back to the system,
 which clears their pages before it gives them out again: up to a third of a Fast-SCNN step at 480x360.
@@ -7,10 +7,17 @@ which clears their pages before it gives them out again: up to a third of a Fast
 import ctypes
 import functools
 
+import torch
+
 # glibc's malloc.h; the values are mallopt(3)'s
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _AT_ONCE = 1 << 26
 """Bytes asked of the system at a time: 64 MiB."""
+
+
+def exhausted(error: Exception) -> bool:
+    """Whether the error says that a device's memory ran out. On a CPU torch has no class of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @functools.cache

@@ -33,7 +33,11 @@ def resolve(precision: str, device: torch.device | str) -> torch.dtype:
             return torch.bfloat16
         return torch.float16 if kind == "cuda" else torch.float32
     if precision not in PRECISIONS:
-        raise UserError(f"train.precision is {precision!r}, must be one of: auto, {', '.join(PRECISIONS)}")
+        raise UserError(
+            f"train.precision (params.yaml) is {precision!r}, must be one of: auto, {', '.join(PRECISIONS)}"
+        )
     if precision == "float16" and kind == "cpu":
-        raise UserError("train.precision is 'float16' on a CPU, which trains in float32 or bfloat16: use auto")
+        raise UserError(
+            "train.precision (params.yaml) is 'float16' on a CPU, which trains in float32 or bfloat16: use auto"
+        )
     return PRECISIONS[precision]

@@ -100,7 +100,8 @@ def negative_log(logits: Tensor, target: Tensor, weights: Tensor | None) -> tupl
 
 def mean(per_pixel: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean; 0, not NaN, where all weights are 0. Several processes divide by the weights of them all."""
-    return (per_pixel * weight).sum() / averaged(weight.sum()).clamp_min(torch.finfo(torch.float32).tiny)
+    total = averaged(weight.sum())
+    return (per_pixel * weight).sum() / total.where(total > 0, 1)
 
 
 def _hard(per_pixel: Tensor, labelled: Tensor, threshold: float, kept: float) -> Tensor:

@@ -5,9 +5,9 @@ Training norms a batch by its own statistics, which one position of one image ha
 side is above 32, of DDRNet and PIDNet, whose coarsest map is at 1/64, above 64; else torch raises its ValueError. Two
 scenes of any size do.
 Output: float logits BCHW at exactly the input's height and width. In training mode a list of such logits: the main one
-first, then those of the training heads, if the network has any, whose losses count `AUX_WEIGHT` each. The latter are
-at 1/8 of the input, rounded up: bringing them to full size made a training step of Fast-SCNN up to 60 % longer on a
-CPU.
+first, then those of the training heads, if the network has any, whose losses count `train.aux_weight` each. The latter
+are at 1/8 of the input, rounded up: bringing them to full size made a training step of Fast-SCNN up to 60 % longer on
+a CPU.
 """
 
 from collections.abc import Callable, Iterable
@@ -71,10 +71,6 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "segformer_r50": partial(SegFormer, encoder="r50"),
     "segformer_swin_t": partial(SegFormer, encoder="swin_t"),
 }
-
-AUX_WEIGHT = 0.4
-"""Weight of a training head's loss beside the main one's 1: Fast-SCNN, section 4.1; DDRNet, section IV-C. Where a
-paper weighs these losses otherwise, the network's file says so under "Departures"."""
 
 
 def module_of(name: str) -> str:

@@ -9,7 +9,7 @@ authors' code has 64, for 0.4 M parameters and an eighth of the work less.
 
 Departures: norms see the map before it is pooled to 1x1 (`roadseg.nets.bilateral`); the training heads are 64 channels
 wide, as CoinCheung's, where the authors' are 256, their logits come at 1/8, and their losses weigh
-`roadseg.nets.AUX_WEIGHT`, where the paper has 1 (section 3.4: alpha).
+`train.aux_weight`, where the paper has 1 (section 3.4: alpha).
 
 Input: any height and width from 32 up; strides divide upwards and resizing goes to measured sizes. Multiples of 32
 leave no border that sees padding only.

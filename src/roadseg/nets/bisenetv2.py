@@ -9,7 +9,7 @@ and OpenMMLab's implementations have 1024: 3.4 M parameters and half as much wor
 Departures: the norm of the context embedding sees the map before it is pooled (`roadseg.nets.pooling`); the average
 pooling of the aggregation leaves the padding out of its means, else the border would depend on it; the logits of all
 training heads come at 1/8, from where the paper enlarges them to the input's size, and their losses weigh
-`roadseg.nets.AUX_WEIGHT`, where PaddleSeg and CoinCheung have 1.
+`train.aux_weight`, where PaddleSeg and CoinCheung have 1.
 
 Input: any height and width from 32 up; strides divide upwards and resizing goes to measured sizes. Multiples of 32
 leave no border that sees padding only.

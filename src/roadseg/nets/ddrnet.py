@@ -112,7 +112,7 @@ class DDRNet23(nn.Module):
     classifier and the training head.
 
     `low` is the branch that shrinks to 1/64 (its stages named by their stride below), `high` the one that stays at 1/8.
-    The training head sits on `high` after the first exchange (weight `roadseg.nets.AUX_WEIGHT`); its logits are at 1/8.
+    The training head sits on `high` after the first exchange (weight `train.aux_weight`); its logits are at 1/8.
     """
 
     def __init__(self, classes: int, *, width: int = 64, hidden: int = 128) -> None:

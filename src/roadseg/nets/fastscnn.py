@@ -72,7 +72,7 @@ def _bottlenecks(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 class FastSCNN(nn.Module):
     """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
 
-    The training heads sit at the end of both paths (section 4.1; weight `roadseg.nets.AUX_WEIGHT`); their logits are
+    The training heads sit at the end of both paths (section 4.1; weight `train.aux_weight`); their logits are
     at 1/8.
     """
 

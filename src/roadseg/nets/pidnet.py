@@ -6,7 +6,7 @@ Xu, Xiong and Bhattacharyya 2022, "PIDNet: A Real-time Semantic Segmentation Net
 Departures, all from DDRNet's file for the same reasons: the pyramid's norms come before the pooling and its windows
 average inside the border only; the stem's convolutions have no bias, since norms follow them. And a ReLU stands between
 the two blocks at 1/64, as in ResNet, where the authors' code has none: its `Bottleneck` leaves the last ReLU out. The
-boundaries' loss is the training loop's (`roadseg.losses.boundary`) and weighs `roadseg.nets.AUX_WEIGHT`, where the
+boundaries' loss is the training loop's (`roadseg.losses.boundary`) and weighs `train.aux_weight`, where the
 paper's weighs 20.
 
 Input: any height and width from 64 up; strides divide upwards and resizing goes to measured sizes. Multiples of 64

@@ -7,7 +7,7 @@ classes without the training heads.
 
 Departures: norms see the map before it is pooled (`roadseg.nets.pooling`); the logits of both training heads
 come at 1/8, from where the authors' code enlarges them to the input's size, and their losses weigh
-`roadseg.nets.AUX_WEIGHT`, where the authors' configurations have 1; the backbone's are STDC's (`roadseg.nets.stdc`).
+`train.aux_weight`, where the authors' configurations have 1; the backbone's are STDC's (`roadseg.nets.stdc`).
 
 Input: any height and width from 32 up; strides divide upwards and resizing goes to measured sizes. Multiples of 32
 leave no border that sees padding only.

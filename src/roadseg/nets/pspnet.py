@@ -19,7 +19,7 @@ from roadseg.nets.pooling import PyramidPooling
 
 class OverDilated(nn.Module):
     """What PSPNet and DeepLabV3 are alike in: a dilated ResNet, a pyramid over its last features, a classifier, and a
-    training head on the third stage (PSPNet, section 4.1; weight `roadseg.nets.AUX_WEIGHT`).
+    training head on the third stage (PSPNet, section 4.1; weight `train.aux_weight`).
 
     Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode. The
     training head's logits are at the size of the features.

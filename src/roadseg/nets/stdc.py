@@ -8,7 +8,7 @@ parameters at 19 classes without the training heads.
 Departures: norms see the map before it is pooled to 1x1 (`roadseg.nets.bilateral`); the decoder enlarges bilinearly,
 where the authors' code repeats the nearest; the average pooling leaves the padding out of its means, where the authors'
 counts it as zeros; what the detail head is held against is the training loop's (`roadseg.losses.boundary`); the logits
-of all training heads are at 1/8, and their losses weigh `roadseg.nets.AUX_WEIGHT`, where the authors' code has 1.
+of all training heads are at 1/8, and their losses weigh `train.aux_weight`, where the authors' code has 1.
 
 Input: any height and width from 32 up; strides divide upwards and resizing goes to measured sizes. Multiples of 32
 leave no border that sees padding only.

@@ -101,7 +101,7 @@ class YOLO(nn.Module):
     """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
 
     `width` multiplies the channels, 64 at 1/2 to 1024 at 1/32; `depth` the residual blocks a stage, 2, 2, 4 and 2. The
-    defaults are size n. The training head (weight `roadseg.nets.AUX_WEIGHT`) sits on the backbone at 1/16; its logits
+    defaults are size n. The training head (weight `train.aux_weight`) sits on the backbone at 1/16; its logits
     are at 1/8.
     """
 

@@ -1,8 +1,9 @@
 """The check before a long training: a network that cannot learn a few scenes by heart will not learn a thousand.
 
 Four scenes (or another few) of the training split, without augmentation, until the mIoU of the classes that they show
-reaches the goal. It takes a minute or two and finds labels that do not fit their images, wrong class tables, learning
-rates that are far off and networks that are wired wrongly. Writes models/overfit/: overfit.csv and overfit.png.
+reaches the goal: from two minutes for a light network to half an hour for a heavy one on a CPU, see docs/zoo.md. Finds
+labels that do not fit their images, wrong class tables, learning rates that are far off and networks that are wired
+wrongly. Writes models/overfit/: overfit.csv and overfit.png.
 """
 
 import time
@@ -51,7 +52,7 @@ def run(
     networks: Sequence[str] = (),
     *,
     scenes: int = 4,
-    steps: int = 300,
+    steps: int = 400,
     goal: float = 0.9,
     out: Path = Path("models/overfit"),
 ) -> None:
@@ -133,7 +134,7 @@ def learn(
         channels_last=settings.channels_last,
         device=device,
         total_steps=steps,
-        aux_weight=nets.AUX_WEIGHT,
+        aux_weight=settings.aux_weight,
         seed=config.seed,
     )
     begun = time.perf_counter()

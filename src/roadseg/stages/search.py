@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
+import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from torch import nn
@@ -19,7 +20,7 @@ from roadseg import figures, losses, nets, paths, schedules
 from roadseg.config import CLASS_WEIGHTS, Config
 from roadseg.deploy import engines, timings
 from roadseg.deploy.export import input_size
-from roadseg.engine import optimizers
+from roadseg.engine import Diverged, optimizers, precision
 from roadseg.errors import StageFailure, UserError
 from roadseg.nets import NETS, initial
 from roadseg.scenes import sources
@@ -58,6 +59,7 @@ def check(config: Config) -> None:
                 build(name)
             except UserError as error:
                 raise UserError(f"params.yaml: {key}: {error}") from None
+    precision.resolve(config.train.precision, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _start(config: Config, network: str) -> None:
@@ -147,7 +149,7 @@ class Search:
                 value, state = self._train(trial, recipe, run)
             except StageFailure as error:
                 self.study.tell(trial, state=TrialState.FAIL)
-                run.tags({"roadseg.state": "diverged"})
+                run.tags({"roadseg.state": "diverged" if isinstance(error, Diverged) else "failed"})
                 return f"{name}: {error}"
             self.study.tell(trial, None if state == TrialState.PRUNED else value, state=state)
             run.tags({"roadseg.state": state.name.lower()})

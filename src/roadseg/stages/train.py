@@ -16,7 +16,7 @@ import pandas as pd
 
 from roadseg import checkpoint, distributed, figures, paths
 from roadseg.config import Config
-from roadseg.engine import Diverged
+from roadseg.engine import Diverged, Training
 from roadseg.errors import StageFailure
 from roadseg.nets import initial
 from roadseg.stages import training
@@ -102,7 +102,8 @@ def _given_up(config: Config, curve: list[dict[str, float]]) -> bool:
     if not config.train.patience or not curve:
         return False
     best = max(curve, key=lambda row: row["val_miou"])
-    return curve[-1]["epoch"] - best["epoch"] > config.train.patience - 0.5 * config.train.validate_every
+    waited = curve[-1]["epoch"] - best["epoch"]
+    return waited > 0 and waited > config.train.patience - 0.5 * config.train.validate_every
 
 
 def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recipe, Path]:
@@ -112,17 +113,19 @@ def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recip
     Raises:
         StageFailure: all of them did.
     """
-    trained, diverged = {}, []
+    trained, left_out, diverged = {}, [], False
     for recipe in recipes:
         try:
             trained[recipe] = run(recipe)
         except StageFailure as error:
             if distributed.size() > 1 and not isinstance(error, Diverged):
                 raise  # of this process alone: the others would wait for it for ever, so torchrun ends them
-            diverged.append(f"{recipe.name}: {error}")
-            print(f"left out: {diverged[-1]}")
+            left_out.append(f"{recipe.name}: {error}")
+            diverged |= isinstance(error, Diverged)
+            print(f"left out: {left_out[-1]}")
     if not trained:
-        raise StageFailure(f"train: {'; '.join(diverged)}: lower search.learning_rate.high in params.yaml")
+        advice = ": lower search.learning_rate.high in params.yaml" if diverged else ""
+        raise StageFailure(f"train: {'; '.join(left_out)}{advice}")
     return trained
 
 
@@ -132,16 +135,22 @@ def _key(config: Config, course: Course, recipe: Recipe) -> str:
     return training.key(config, [recipe.network], train=asdict(recipe), **ends)
 
 
+def kept(config: Config, course: Course, recipe: Recipe, saved: dict[str, Any]) -> Training:
+    """The training that a finalist's checkpoint holds, with the averaged weights that `train.keep` names."""
+    learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
+    learner.load(saved["training"])
+    if config.train.keep == "best":
+        learner.ema.net.load_state_dict(saved["best"]["net"])
+    return learner
+
+
 def write(config: Config, course: Course, trained: dict[Recipe, Path], running: Stage) -> None:
     """Places models/train/ from the finalists' checkpoints."""
     folder = running.folder(paths.TRAIN / "finalists")
     curves, summary = [], []
     for recipe, path in trained.items():
         saved = checkpoint.load(path)
-        learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
-        learner.load(saved["training"])
-        if config.train.keep == "best":
-            learner.ema.net.load_state_dict(saved["best"]["net"])
+        learner = kept(config, course, recipe, saved)
         result = course.score(learner)
         home = folder / recipe.name
         home.mkdir()

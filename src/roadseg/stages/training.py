@@ -18,7 +18,7 @@ from torch import nn
 
 from roadseg import closure, distributed, engine, losses, nets, paths, schedules
 from roadseg.config import CLASS_WEIGHTS, Config
-from roadseg.engine import Teacher, Training
+from roadseg.engine import Teacher, Training, memory
 from roadseg.labels import LabelSpace
 from roadseg.metrics import Scores, scores
 from roadseg.nets import initial
@@ -143,7 +143,7 @@ class Course:
             channels_last=settings.channels_last,
             device=self.device,
             total_steps=self.plan(recipe, epochs).steps,
-            aux_weight=nets.AUX_WEIGHT,
+            aux_weight=settings.aux_weight,
             teacher=self.teacher,
             seed=seed,
         )
@@ -152,6 +152,8 @@ class Course:
         """Trains from where `training`, begun for so many epochs, is to its last step; `reports` reports in all, at
         equal distances in steps."""
         settings = self.config.train
+        if self.device == "cpu":
+            memory.keep_freed()
         batches = Batches(
             self.train,
             self.plan(recipe, epochs),
