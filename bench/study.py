@@ -2,9 +2,10 @@
 
     python -m bench.study loss MIRROR [--seeds 1 --seeds 2]
 
-Reads params/studies/NAME.yaml: `base` and each variant are settings that replace params.yaml's, by dotted key. Results
-go to .state/bench/studies/NAME.csv line by line, so that a broken study goes on where it was; the last call writes
-docs/studies/NAME.md and NAME.png. Nothing is chosen by the test split, which is shown beside the validation split.
+Reads params/studies/NAME.yaml: `base` and each variant are settings that replace params.yaml's, by dotted key. Runs go
+to .state/bench/studies.csv line by line, so that a broken study goes on where it was, and what two studies share is
+trained once. When no run is missing, docs/studies/NAME.md and NAME.png are written. Nothing is chosen by the test
+split, which is shown beside the validation split.
 """
 
 import argparse
@@ -14,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 import yaml
 from safetensors.torch import save_file
 
 from bench import course
 from roadseg import figures, paths
 from roadseg.config import replaced
+from roadseg.deploy import device
 
 STUDIES, DOCS = Path("params/studies"), Path("docs/studies")
-COLUMNS = ["variant", "settings", "seed", "val_miou", "test_miou", "minutes", "steps"]
+RUN = ["settings", "seed"]
+"""What says which run a row is."""
+COLUMNS = [*RUN, "val_miou", "test_miou", "minutes", "steps", "device"]
 
 
 def row(params: dict[str, Any], study: dict[str, Any], variant: str, seed: int) -> dict[str, Any]:
@@ -33,9 +38,22 @@ def row(params: dict[str, Any], study: dict[str, Any], variant: str, seed: int) 
         save_file({name: value.contiguous() for name, value in first.net.state_dict().items()}, "before.safetensors")
         settings |= {"train.initial": "before.safetensors"}
     made = course.trained(course.prepare(yaml.safe_dump(replaced(params, settings))))
-    mious = {f"{split}_miou": found.miou for split, found in made.scores.items()}
-    named = {"variant": variant, "settings": digest(params, study, variant), "seed": seed}
-    return {**named, **mious, "minutes": made.seconds / 60, "steps": made.steps}
+    return {
+        "settings": digest(params, study, variant),
+        "seed": seed,
+        **{f"{split}_miou": found.miou for split, found in made.scores.items()},
+        "minutes": made.seconds / 60,
+        "steps": made.steps,
+        "device": f"{processor()}, torch {torch.__version__}",
+    }
+
+
+def processor() -> str:
+    """What trains: the GPU, or the CPU with how many of its cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    found = device.fingerprint("cpu")
+    return f"{torch.get_num_threads()} of {found['cores']} cores of {found['cpu']}, {', '.join(found['isa'])}"
 
 
 def digest(params: dict[str, Any], study: dict[str, Any], variant: str) -> str:
@@ -46,7 +64,7 @@ def digest(params: dict[str, Any], study: dict[str, Any], variant: str) -> str:
 
 
 def told(study: dict[str, Any], frame: pd.DataFrame) -> str:
-    """The study's page: its question, a table, and whether the published order holds here."""
+    """What came of a study: a table, and whether the published order holds here."""
     ranked = frame.groupby("variant", sort=False)[["val_miou", "test_miou", "minutes"]].agg(["mean", "std"])
     means = ranked["val_miou"]["mean"]
     rows = [
@@ -54,24 +72,47 @@ def told(study: dict[str, Any], frame: pd.DataFrame) -> str:
         f"| {ranked['test_miou']['mean'][name]:.1%} ± {ranked['test_miou']['std'][name]:.1%} "
         f"| {ranked['minutes']['mean'][name]:.1f} | {len(frame[frame['variant'] == name])} |"
         for name in study["variants"]
-        if name in means
     ]
-    order = [name for name in study["order"] if name in means]
-    holds = "holds" if all(means[better] >= means[worse] for better, worse in pairwise(order)) else "does not hold"
-    found = ", ".join(means.sort_values(ascending=False).index)
-    published = ", ".join(order)
+    holds = (
+        "holds" if all(means[better] >= means[worse] for better, worse in pairwise(study["order"])) else "does not hold"
+    )
+    found, published = ", ".join(means.sort_values(ascending=False).index), ", ".join(study["order"])
+    before = " Minutes leave out what a variant trained before." if "before" in study else ""
+    return "\n".join(
+        [
+            "| | mIoU val | mIoU test | minutes | n |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"The published order ({published}) {holds} here: by the mean of the validation split it is {found}. "
+            f"± is the standard deviation over seeds.{before}",
+        ]
+    )
+
+
+def page(name: str, study: dict[str, Any], frame: pd.DataFrame) -> str:
+    """The study's page: its question, what is published, what was found, and by which settings on which machine."""
+    settings = yaml.safe_dump(
+        {key: study[key] for key in ("seeds", "base", "variants", "before") if key in study}, sort_keys=False
+    )
     return "\n".join(
         [
             f"# {study['question']}",
             "",
             f"Published: {study['published'].strip()}",
             "",
-            "| | mIoU val | mIoU test | minutes | n |",
-            "|---|---|---|---|---|",
-            *rows,
+            told(study, frame),
             "",
-            f"The published order ({published}) {holds} here: by the mean of the validation split it is {found}. "
-            f"± is the standard deviation over seeds.",
+            f"![{study['question']}]({name}.png)",
+            "",
+            f"Trained on {'; '.join(sorted(set(frame['device'])))}. Settings are those of params.yaml but",
+            "",
+            "```yaml",
+            settings.strip(),
+            "```",
+            "",
+            f"Again: `python -m bench.study {name} MIRROR`.",
+            "",
         ]
     )
 
@@ -84,23 +125,25 @@ def main() -> None:
     options = parser.parse_args()
     study = yaml.safe_load((STUDIES / f"{options.study}.yaml").read_text(encoding="utf-8"))
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    kept, docs = paths.state("bench", f"studies/{options.study}.csv").resolve(), DOCS.resolve()
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    runs, docs = paths.state("bench", "studies.csv").resolve(), DOCS.resolve()
+    if not runs.exists():
+        pd.DataFrame(columns=COLUMNS).to_csv(runs, index=False)
+    variants = pd.DataFrame([{"variant": name, "settings": digest(params, study, name)} for name in study["variants"]])
     with course.workspace(options.mirror):
         for seed in options.seeds or study["seeds"]:
-            for variant in study["variants"]:
-                frame = pd.read_csv(kept) if kept.exists() else pd.DataFrame(columns=COLUMNS)
-                same = frame[(frame["settings"] == digest(params, study, variant)) & (frame["seed"] == seed)]
-                if same.empty:
+            for variant, settings in variants.itertuples(index=False):
+                if pd.read_csv(runs).query("settings == @settings and seed == @seed").empty:
                     made = pd.DataFrame([row(params, study, variant, seed)], columns=COLUMNS)
-                    made.to_csv(kept, mode="a", header=not kept.exists(), index=False)
-    frame = pd.read_csv(kept)
-    frame = frame[frame["settings"].isin([digest(params, study, variant) for variant in study["variants"]])]
+                    made.to_csv(runs, mode="a", header=False, index=False)
+    frame = variants.merge(pd.read_csv(runs).drop_duplicates(RUN)).query("seed in @study['seeds']")
+    missing = len(variants) * len(study["seeds"]) - len(frame)
+    if missing:
+        print(frame.to_markdown(index=False))
+        print(f"{missing} runs are missing: {docs / options.study}.md is written when all are there")
+        return
     docs.mkdir(parents=True, exist_ok=True)
-    picture = docs / f"{options.study}.png"
-    figures.study(frame, list(study["variants"])).savefig(picture)
-    page = f"{told(study, frame)}\n\n![{study['question']}]({picture.name})\n"
-    (docs / f"{options.study}.md").write_text(page, encoding="utf-8")
+    figures.study(frame, list(study["variants"])).savefig(docs / f"{options.study}.png")
+    (docs / f"{options.study}.md").write_text(page(options.study, study, frame), encoding="utf-8")
     print(told(study, frame))
 
 
