@@ -73,9 +73,8 @@ def told(study: dict[str, Any], frame: pd.DataFrame) -> str:
         f"| {ranked['minutes']['mean'][name]:.1f} | {len(frame[frame['variant'] == name])} |"
         for name in study["variants"]
     ]
-    holds = (
-        "holds" if all(means[better] >= means[worse] for better, worse in pairwise(study["order"])) else "does not hold"
-    )
+    as_published = all(means[better] >= means[worse] for better, worse in pairwise(study["order"]))
+    holds = "holds" if as_published else "does not hold"
     found, published = ", ".join(means.sort_values(ascending=False).index), ", ".join(study["order"])
     before = " Minutes leave out what a variant trained before." if "before" in study else ""
     return "\n".join(
@@ -132,10 +131,12 @@ def main() -> None:
     with course.workspace(options.mirror):
         for seed in options.seeds or study["seeds"]:
             for variant, settings in variants.itertuples(index=False):
-                if pd.read_csv(runs).query("settings == @settings and seed == @seed").empty:
+                done = pd.read_csv(runs)
+                if done[(done["settings"] == settings) & (done["seed"] == seed)].empty:
                     made = pd.DataFrame([row(params, study, variant, seed)], columns=COLUMNS)
                     made.to_csv(runs, mode="a", header=False, index=False)
-    frame = variants.merge(pd.read_csv(runs).drop_duplicates(RUN)).query("seed in @study['seeds']")
+    frame = variants.merge(pd.read_csv(runs).drop_duplicates(RUN))
+    frame = frame[frame["seed"].isin(study["seeds"])]
     missing = len(variants) * len(study["seeds"]) - len(frame)
     if missing:
         print(frame.to_markdown(index=False))

@@ -1,27 +1,32 @@
 """The finalists' training as a Prefect flow, a task a finalist: `python -m pipelines.train` is what dvc.yaml runs.
 
-With `train.processes` it becomes torchrun and comes back as several processes: the first is the stage, with its lock,
-its flow and its records; the others only train.
+With `train.processes` torchrun starts it anew as several processes: the first is the stage, with its lock, its flow and
+its records; the others only train.
 """
 
+import logging
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 from prefect.utilities.annotations import quote
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipelines import runs, server
 from roadseg import distributed, tracking
 from roadseg.config import Config, read
 from roadseg.errors import StageFailure, UserError, reported
 from roadseg.stages import registered, train
-from roadseg.stages.stage import Stage, stage
+from roadseg.stages.stage import Stage, recorded, stage
 from roadseg.stages.training import Course, Recipe
 from roadseg.tracking import Parent
 from roadseg.tracking.null import NullRun
@@ -67,31 +72,47 @@ def follow(config: Config) -> None:
         train.each(recipes, lambda recipe: train.train(config, course, recipe, NullRun()))
 
 
-def multiply(processes: int) -> NoReturn:
-    """Goes on as torchrun, which starts this command so many times."""
+def multiply(processes: int, command: Sequence[str] = ("-u", "-m", "pipelines.train")) -> int:
+    """Lets torchrun start this command so many times. The exit code of the process that failed first, 0 where none did;
+    it has said why, so torchrun's own report of it is not shown."""
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise UserError(
             f"params.yaml: train.processes: {processes} processes need a GPU each, and there are "
             f"{torch.cuda.device_count()}: lower it"
         )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    os.execv(sys.executable, [sys.executable, *torchrun, "-m", "pipelines.train"])
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    settings = LaunchConfig(1, 1, processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
+    try:
+        elastic_launch(settings, sys.executable)(*command)
+    except ChildFailedError as error:
+        _, first = error.get_first_failure()
+        return max(1, first.exitcode)  # below 0 for one that a signal ended
+    except SignalException:
+        raise KeyboardInterrupt from None
+    return 0
 
 
 def main() -> None:
     with reported("train"):
         if int(os.environ.get("RANK", "0")) > 0:
-            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            with (
+                recorded("train"),
+                Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+                redirect_stdout(nowhere),
+            ):
                 follow(registered.pinned(read()))
             return
         with stage("train") as running:
             config = registered.pinned(read())
-            if config.train.processes > 1 and not distributed.launched():
+            together = config.train.processes if not distributed.launched() else 1
+            if together > 1:
                 Course.open(config)  # what is wrong with the data is said by one process, and packs are built once
-                multiply(config.train.processes)
-            with server.api():
-                run(quote(config), quote(running))
+            else:
+                with server.api():
+                    run(quote(config), quote(running))
+        if together > 1:  # the first of them is the stage then
+            sys.exit(multiply(together))
 
 
 if __name__ == "__main__":

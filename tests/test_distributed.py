@@ -167,3 +167,13 @@ def test_synchronised_batch_norm_is_torchs_own_alone() -> None:
     distributed.synchronise(net)
     assert type(net[1]) is SyncBatchNorm and list(net.state_dict()) == names
     torch.testing.assert_close(net(x), expected)
+
+
+@pytest.mark.parametrize("command", ["sys.exit(3 if os.environ['RANK'] == '1' else 0)", "pass"])
+def test_of_processes_that_fail_the_first_ones_code_is_what_is_left(command: str) -> None:
+    """And torchrun's report of thirty lines is not: each process says in one what is wrong."""
+    command = f"import os, sys; {command}"
+    call = f"import sys; from pipelines.train import multiply; sys.exit(multiply(2, ['-c', {command!r}]))"
+    done = subprocess.run([sys.executable, "-c", call], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == (3 if "exit" in command else 0), done.stderr
+    assert "Traceback" not in done.stderr and "failed" not in done.stderr

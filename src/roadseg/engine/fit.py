@@ -83,13 +83,14 @@ def fit(
     while training.step < training.total_steps:
         with closing(prefetch(batches, training.step, training.total_steps, workers=workers)) as stream:
             for batch in stream:
-                loss = _step(training, batch, batches.plan.at(training.step)[0].rate)
+                loss, gradient = _step(training, batch, batches.plan.at(training.step)[0].rate)
                 due = (training.step + 1) // report_every > training.step // report_every
                 due |= training.step + 1 == training.total_steps
-                # A loss may still be a number when its gradient is none: what is reported and saved is looked at whole.
-                if not math.isfinite(loss) or (due and not _finite(training.net)):
+                # A loss may be a number when its gradient is none, and both when the weights that they lead to are not:
+                # what is reported and saved is looked at whole.
+                if not math.isfinite(loss + gradient) or (due and not _finite(training.net)):
                     if good is None or training.setbacks >= setbacks:
-                        raise _diverged(training, loss, batches)
+                        raise _diverged(training, loss, gradient, batches)
                     had = training.setbacks
                     training.load(good)
                     training.setbacks = had + 1
@@ -125,19 +126,20 @@ def _report(training: Training, losses: list[float], batches: Batches) -> Report
     )
 
 
-def _diverged(training: Training, loss: float, batches: Batches) -> Diverged:
+def _diverged(training: Training, loss: float, gradient: float, batches: Batches) -> Diverged:
     names = batches.names(training.step)
     rate = max(group["lr"] for group in training.optimizer.param_groups)
     after = f" after {training.setbacks} setbacks" if training.setbacks else ""
     listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return Diverged(
-        f"training diverged: loss {loss} at step {training.step}{after}, learning rate {rate:.3g}, scenes {listed}"
+        f"training diverged: loss {loss:.3g}, norm of its gradient {gradient:.3g} at step {training.step}{after}, "
+        f"learning rate {rate:.3g}, scenes {listed}"
     )
 
 
-def _step(training: Training, batch: Batch, rate: float) -> float:
-    """One optimiser step at `rate` times the schedule's learning rate; its loss. The weights are not to be used where
-    that is not finite.
+def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:
+    """One optimiser step at `rate` times the schedule's learning rate; its loss and the norm of its gradient. The
+    weights are not to be used where one is not finite.
 
     Where the batch does not fit into the device's memory, it is divided, and stays so: each part weighs as much as it
     has labelled pixels. Batch norm then sees a part at a time, and its running statistics hold what the failed try saw
@@ -166,7 +168,7 @@ def _step(training: Training, batch: Batch, rate: float) -> float:
         if training.device.type == "cuda":
             torch.cuda.empty_cache()
     try:
-        _update(training)
+        norm = _update(training)
     except (RuntimeError, MemoryError) as error:
         if not memory.exhausted(error):
             raise
@@ -174,17 +176,23 @@ def _step(training: Training, batch: Batch, rate: float) -> float:
             f"out of memory on {training.device} in the optimizer's step: take a lighter network (search.networks, "
             "params.yaml), or free the device of other work"
         ) from None
-    return distributed.averaged(value).item()  # last: on a GPU it waits for the whole step
+    loss, gradient = torch.stack([distributed.averaged(value), norm]).tolist()  # on a GPU this waits for the whole step
+    return loss, gradient
 
 
-def _update(training: Training) -> None:
-    """Moves the weights by their gradients, and the averaged ones after them."""
+def _update(training: Training) -> Tensor:
+    """Moves the weights by their gradient, and the averaged ones after them. Its norm; 0 with a gradient scaler, which
+    leaves out steps whose gradient is not finite."""
     if training.clip:
         training.scaler.unscale_(training.optimizer)
-        nn.utils.clip_grad_norm_(training.net.parameters(), training.clip)
+    weights = list(training.net.parameters())
+    norm = nn.utils.get_total_norm([one.grad for one in weights if one.grad is not None])
+    if training.clip:
+        nn.utils.clip_grads_with_norm_(weights, training.clip, norm)
     training.scaler.step(training.optimizer)
     training.scaler.update()
     training.ema.update(training.net, training.step)
+    return norm.new_zeros(()) if training.scaler.is_enabled() else norm
 
 
 def _seed(training: Training) -> int:

@@ -71,19 +71,29 @@ def stage(name: str, item: str | None = None) -> Iterator[Stage]:
         UserError: the stage is running already, in the process that the message names.
     """
     full = f"{name}@{item}" if item else name
-    record = state("errors", f"{full}.json")
     running = Stage(full)
     try:
-        with _lock(full), _terminable(), _watching_commander():
-            record.unlink(missing_ok=True)
+        with recorded(full), _lock(full), _terminable(), _watching_commander():
+            _record(full).unlink(missing_ok=True)
             yield running
             running.place()
-    except Exception as error:
-        kind = "user" if isinstance(error, UserError) else "failure" if isinstance(error, StageFailure) else "crash"
-        record.write_text(json.dumps({"stage": full, "kind": kind, "message": one_line(error)}) + "\n")
-        raise
     finally:
         running.discard()
+
+
+@contextmanager
+def recorded(full: str) -> Iterator[None]:
+    """Leaves .state/errors/FULL.json where the block fails; `stage` does it for its own."""
+    try:
+        yield
+    except Exception as error:
+        kind = "user" if isinstance(error, UserError) else "failure" if isinstance(error, StageFailure) else "crash"
+        _record(full).write_text(json.dumps({"stage": full, "kind": kind, "message": one_line(error)}) + "\n")
+        raise
+
+
+def _record(full: str) -> Path:
+    return state("errors", f"{full}.json")
 
 
 def experiment() -> bool:
