@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from roadseg import config
+from roadseg import config, figures
 from roadseg.errors import UserError
 from roadseg.stages import profile, rates
 from tests.test_overfit import STREETS, prepared
@@ -15,6 +15,8 @@ def test_schedules_are_drawn(workspace: Path, capsys: pytest.CaptureFixture[str]
     rates.draw(config.read(), ["poly(restarts=2)", "one_cycle"], Path("deep/schedule.png"))
     assert Path("deep/schedule.png").read_bytes().startswith(b"\x89PNG")
     assert "deep/schedule.png" in capsys.readouterr().out
+    assert [len(figures.schedules({"a": [1, 0]}, momenta).axes) for momenta in ({}, {"a": [0.9, 0.8]})] == [1, 2]
+    rates.draw(config.read(), ["one_cycle(low_momentum=0.85, high_momentum=0.95)"], Path("deep/schedule.png"))
     with pytest.raises(UserError, match="there is no schedule 'linear'"):
         rates.draw(config.read(), ["linear"], Path("schedule.png"))
 

@@ -205,13 +205,17 @@ def zoo(frame: pd.DataFrame, budget_ms: float) -> Figure:
     return figure
 
 
-def schedules(curves: Mapping[str, Sequence[float]], learning_rate: float) -> Figure:
-    """Learning rate over training, a line a schedule: its factors at equal distances from the start to the end."""
+def schedules(rates: Mapping[str, Sequence[float]], momenta: Mapping[str, Sequence[float]]) -> Figure:
+    """Learning rate and momentum over training, a line a schedule, at equal distances from the start to the end;
+    `momenta` has those that steer it."""
     figure = _figure(9, 3.6)
-    axes = _dressed(figure.add_subplot(), "learning rate", "share of training")
-    for (name, factors), shade in zip(curves.items(), _endless(SERIES), strict=False):
-        axes.plot(np.linspace(0, 1, len(factors)), np.array(factors) * learning_rate, color=shade, label=name)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    shades = dict(zip(rates, _endless(SERIES), strict=False))
+    panels = {"learning rate": rates, **({"momentum, or first beta": momenta} if momenta else {})}
+    for position, (title, curves) in enumerate(panels.items(), start=1):
+        axes = _dressed(figure.add_subplot(1, len(panels), position), title, "share of training")
+        for name, values in curves.items():
+            axes.plot(np.linspace(0, 1, len(values)), values, color=shades[name], label=name)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _outside_legend(figure)
     return figure
 

@@ -32,10 +32,13 @@ def draw(config: Config, names: Sequence[str], out: Path) -> None:
     """Writes a picture of these schedules, or of the run's own and all others. UserError for one that there is not."""
     own = config.train.schedule
     chosen = list(names) or [own, *(name for name in schedules.SCHEDULES if name != own)]
-    curves = {name: [schedules.build(name)(place / POINTS) for place in range(POINTS + 1)] for name in chosen}
+    peak = (config.search.learning_rate.low * config.search.learning_rate.high) ** 0.5
+    places = [place / POINTS for place in range(POINTS + 1)]
+    built = {name: schedules.build(name) for name in chosen}
+    rates = {name: [peak * one(place) for place in places] for name, one in built.items()}
+    momenta = {name: [one.momentum(place) for place in places] for name, one in built.items() if one.momentum}
     out.parent.mkdir(parents=True, exist_ok=True)
-    rate = config.search.learning_rate
-    figures.schedules(curves, (rate.low * rate.high) ** 0.5).savefig(out)
+    figures.schedules(rates, momenta).savefig(out)
     Console().print(str(out), markup=False)
 
 
