@@ -147,7 +147,9 @@ def score(
     finalist: Annotated[str | None, typer.Argument(help="Of models/train/finalists/; the only one by default.")] = None,
     scales: Annotated[str, typer.Option(help="Sizes at which a scene is seen, such as 0.75,1,1.25.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="See the mirrored scene as well.")] = False,
-    window: Annotated[str | None, typer.Option(help="Slide a window over the scene, HEIGHTxWIDTH pixels.")] = None,
+    window: Annotated[
+        str | None, typer.Option(help="Slide a window of HEIGHTxWIDTH pixels over the scene at its own size.")
+    ] = None,
     split: Annotated[str, typer.Option(help="val, or test.")] = "val",
 ) -> None:
     """What a trained network scores when it may look more than once: several scales, mirrored, through windows."""

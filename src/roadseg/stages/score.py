@@ -35,7 +35,8 @@ def views(scales: str, flip: bool, window: str | None) -> Views:
 
 
 def run(config: Config, finalist: str | None, chosen: Views, split: str) -> dict[str, float]:
-    """Prints mIoU with one view and with `chosen`, and returns them. UserError for no such finalist or split."""
+    """Prints mIoU with one view and with `chosen`, and returns them. Scenes are shrunk to `train.long_side`, but for
+    windows, which slide over them as they are. UserError for no such finalist or split."""
     if split not in ("val", "test"):
         raise UserError(f"--split {split!r}: val or test")
     found = {path.name: path for path in paths.finalists(paths.TRAIN / "finalists")}
@@ -46,13 +47,15 @@ def run(config: Config, finalist: str | None, chosen: Views, split: str) -> dict
     classes = len(labels.load(recipe["space"]).classes)
     net = nets.build(recipe["network"], classes)
     net.load_state_dict(checkpoint.load(found[name] / "weights.pt"))
-    scenes = pack(labelled(config, split), long_side=config.train.long_side, limit_gb=config.train.cache_gb)
+    scenes = labelled(config, split)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = net.to(device)
     table = Table("views", "mIoU", "95 %, bootstrap over scenes", title=f"{name} on {split}, {len(scenes)} scenes")
     results = {}
     for label, views in (("one view", Views()), (_described(chosen), chosen)):
-        matrices = engine.evaluate(net, scenes, classes=classes, device=device, progress=label, views=views)
+        side = None if views.window else config.train.long_side  # windows are for scenes that are too large as they are
+        packed = pack(scenes, long_side=side, limit_gb=config.train.cache_gb)
+        matrices = engine.evaluate(net, packed, classes=classes, device=device, progress=label, views=views)
         results[label] = scores(matrices).miou
         spread = bootstrap_interval(matrices, seed=config.seed)
         table.add_row(label, f"{results[label]:.2%}", f"{spread['low']:.2%} to {spread['high']:.2%}")
