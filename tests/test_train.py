@@ -1,5 +1,6 @@
 """A finalist's training: killed and resumed it is the same one; early stopping; which weights are kept."""
 
+import os
 import random
 import signal
 import subprocess
@@ -113,7 +114,12 @@ def test_training_stops_where_it_no_longer_improves_and_keeps_the_best(
     scored += [0.1, 0.4, 0.3, 0.2, 0.2, 0.2]
     given = config.read()
     course = Course.open(given)
+    old, other = (paths.state("checkpoints", f"{name}.pt") for name in ("old", "other"))
+    old.touch()
+    other.touch()
+    os.utime(old, (0, time.time() - (train.KEEP_DAYS + 1) * 86400))
     saved = checkpoint.load(train.train(given, course, RECIPE, NullRun()))
+    assert [path.exists() for path in (old, other)] == [False, True], "what nobody asked for is forgotten"
     assert [row["val_miou"] for row in saved["curve"]] == [0.1, 0.4, 0.3, 0.2]
     assert saved["best"]["miou"] == 0.4 and saved["best"]["epoch"] == pytest.approx(2, abs=0.6)
     assert "no better for 2 epochs, stopped at 4" in capsys.readouterr().out

@@ -7,6 +7,7 @@ curves.csv and metrics.json. Checkpoints live in .state/checkpoints/, named by t
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +35,8 @@ def finalists() -> tuple[str, list[Recipe]]:
 
 TICKS = 8
 """How often the live line moves between two validations."""
+KEEP_DAYS = 14
+"""What was not asked for in so long is trained again when it is wanted."""
 
 
 def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Path:
@@ -43,6 +46,7 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
     """
     key = _key(config, course, recipe)
     path = paths.state("checkpoints", f"{key}.pt")
+    _forget(path)
     learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
     curve: list[dict[str, float]] = []
     best: dict[str, Any] = {"miou": -1.0, "epoch": 0.0, "net": {}}
@@ -95,6 +99,16 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
             run.metrics({f"iou_{name}": iou for name, iou in ious if iou is not None})
             run.figure("curves.png", figures.curves(pd.DataFrame(curve)))
     return path
+
+
+def _forget(path: Path) -> None:
+    """Removes the checkpoints beside `path` that nobody has asked for in KEEP_DAYS: each change of data, settings or
+    code makes another."""
+    if path.exists():
+        path.touch()  # when it was last asked for
+    for old in path.parent.glob("*.pt"):
+        if time.time() - old.stat().st_mtime > KEEP_DAYS * 86400:
+            old.unlink(missing_ok=True)
 
 
 def _given_up(config: Config, curve: list[dict[str, float]]) -> bool:
