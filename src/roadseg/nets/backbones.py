@@ -9,7 +9,7 @@ All start from random weights, by transformers' own initialisation; `load_imagen
 transformers is imported when a backbone is made: it takes a second.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -171,17 +171,27 @@ def load_imagenet(backbone: Backbone, folder: Path | None = None) -> list[str]:
         stays[name] = f"{tuple(theirs)} in the file, {tuple(ours)} here, stays as it is"
     weights, own = loaded.state_dict(), backbone.model.state_dict()
     fits = {name: weight for name, weight in weights.items() if name in own and name not in stays}
-    sought = [name for name, weight in own.items() if weight.ndim]
-    found = sum(name in fits for name in sought)
-    if 2 * found < len(sought):
+    found, sought = counted(own, fits)
+    if 2 * found < sought:
         raise UserError(
-            f"{found} of {len(sought)} weights of {hub} are in {origin}, fewer than half: it is another network's; "
+            f"{found} of {sought} weights of {hub} are in {origin}, fewer than half: it is another network's; "
             f"{_advice(hub)}"
         )
     backbone.model.load_state_dict(fits, strict=False)
     without_place = [*info["unexpected_keys"], *(name for name in weights if name not in own and name not in stays)]
     kept = [f"{name}: {why}" for name, why in stays.items() if name in own]
     return sorted([*kept, *(f"{name}: in the file, has no place here" for name in without_place)])
+
+
+def counted(own: Mapping[str, Tensor], fits: Mapping[str, Tensor]) -> tuple[int, int]:
+    """How many of a network's own weights are among those that fit, and how many it has. A file that holds fewer than
+    half is taken for another network's.
+
+    Counted as people count them in a list: by size, one wide classifier or pyramid would outvote a whole backbone that
+    fits. Scalars do not count: every batch norm has one, which fits whatever is of its name.
+    """
+    sought = [name for name, weight in own.items() if weight.ndim]
+    return sum(name in fits for name in sought), len(sought)
 
 
 def files(folder: Path) -> list[Path]:

@@ -137,13 +137,10 @@ def _file(net: nn.Module, path: Path) -> list[str]:
     where = f"{path} (train.initial)"
     theirs, ours = read(path, where), net.state_dict()
     fits = cast(theirs, ours, where)
-    # Half of the weights, counted as people count them in a list: by size, one wide classifier or pyramid would outvote
-    # a whole backbone that fits. Scalars do not count: every batch norm has one, which fits whatever is of its name.
-    sought = [name for name, weight in ours.items() if weight.ndim]
-    found = sum(name in fits for name in sought)
-    if 2 * found < len(sought):
+    found, sought = backbones.counted(ours, fits)
+    if 2 * found < sought:
         raise UserError(
-            f"{where}: {found} of {len(sought)} weights of {type(net).__name__} are in the file, fewer than half: "
+            f"{where}: {found} of {sought} weights of {type(net).__name__} are in the file, fewer than half: "
             f"it is of {_network(path) or 'another network'}; name weights of this network, leave this network out "
             "of search.networks, or set train.initial: random"
         )
