@@ -49,11 +49,11 @@ def row(params: dict[str, Any], study: dict[str, Any], variant: str, seed: int) 
 
 
 def processor() -> str:
-    """What trains: the GPU, or the CPU with how many of its cores."""
+    """What trains: the GPU, or the CPU with how many threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     found = device.fingerprint("cpu")
-    return f"{torch.get_num_threads()} of {found['cores']} cores of {found['cpu']}, {', '.join(found['isa'])}"
+    return f"{found['cpu']} ({', '.join(found['isa'])}), {torch.get_num_threads()} thread(s)"
 
 
 def digest(params: dict[str, Any], study: dict[str, Any], variant: str) -> str:
@@ -92,7 +92,9 @@ def told(study: dict[str, Any], frame: pd.DataFrame) -> str:
 def page(name: str, study: dict[str, Any], frame: pd.DataFrame) -> str:
     """The study's page: its question, what is published, what was found, and by which settings on which machine."""
     settings = yaml.safe_dump(
-        {key: study[key] for key in ("seeds", "base", "variants", "before") if key in study}, sort_keys=False
+        {key: study[key] for key in ("seeds", "base", "variants", "before") if key in study},
+        sort_keys=False,
+        default_flow_style=None,
     )
     return "\n".join(
         [
