@@ -143,8 +143,8 @@ def load_imagenet(backbone: Backbone, folder: Path | None = None) -> list[str]:
     `folder`: holds model.safetensors, as `save_pretrained` writes it; None is the hub, or its cache on this machine. A
     folder that is not there is never looked for on the hub. Returns a line for every weight that was not loaded,
     sorted: those of the backbone that stay as they are, and those of the file that have no place here (an ImageNet
-    classifier's). Raises UserError where there is no such file, it is damaged, or fewer than
-    half of the backbone's weights are in it.
+    classifier's). Raises UserError where there is no such file, it is damaged, or fewer than half of the backbone's
+    weights are in it.
     """
     hub = backbone.hub
     if folder is not None and not files(folder):
