@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from bench import course
-from roadseg import figures, paths
+from roadseg import engine, figures, paths
 from roadseg.deploy import device
 from roadseg.scenes import sources
 
@@ -39,7 +39,7 @@ def main() -> None:
         "seed": given.seed,
         **{f"{split}_miou": round(found.miou, 4) for split, found in made.scores.items()},
         **{f"{split}_iou": dict(zip(classes, found.iou, strict=True)) for split, found in made.scores.items()},
-        "device": device.fingerprint("cuda" if torch.cuda.is_available() else "cpu"),
+        "device": device.fingerprint(engine.default_device()),
         "torch": torch.__version__,
     }
     (out / "clock.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from roadseg import config
 from roadseg.scenes.batches import Batches
-from roadseg.scenes.plan import Part, Phase, Plan, even, plan
+from roadseg.scenes.plan import Phase, Plan, even, plan
 from tests.test_augment import Scenes
 
 
@@ -19,12 +20,12 @@ def test_budgets_are_equal_pixels_whatever_the_crop() -> None:
     assert plan(10, 10, (32, 32), multiple=3).phases[0].crops == 3
 
 
-PARTS = (Part(share=0.5, scale=0.5, batch=2, rate=1.5), Part(share=0.5))
+ASKED = (config.Phase(share=0.5, scale=0.5, batch=2, rate=1.5), config.Phase(share=0.5))
 
 
 def test_phases_share_the_crops_that_training_sees() -> None:
     """100 scenes of 192x384, 4 a batch: 50 of them at half the size in batches of 8, 50 in batches of 4."""
-    planned = plan(100 * 192 * 384, 4 * 192 * 384, (192, 384), PARTS)
+    planned = plan(100 * 192 * 384, 4 * 192 * 384, (192, 384), ASKED)
     assert planned.phases == (
         Phase(6, 8, (96, 192), 0.5, 1.5, (192, 384)),
         Phase(12, 4, (192, 384), unscaled=(192, 384)),
@@ -37,7 +38,7 @@ def test_phases_share_the_crops_that_training_sees() -> None:
     assert pixels == 6 * 8 * 96 * 192 + 4 * 192 * 384
     assert unscaled == (6 * 8 + 4) * 192 * 384
     assert planned.pixels(18)[1] == 96 * 192 * 384
-    odd = plan(100 * 360 * 480, 4 * 360 * 480, (360, 480), PARTS)  # 180x240 is no multiple of 32: 192x256
+    odd = plan(100 * 360 * 480, 4 * 360 * 480, (360, 480), ASKED)  # 180x240 is no multiple of 32: 192x256
     assert odd.pixels(odd.steps) == (6 * 8 * 192 * 256 + 12 * 4 * 360 * 480, 96 * 360 * 480)
 
 

@@ -2,6 +2,7 @@
 
 from roadseg.engine.evaluate import Views, evaluate
 from roadseg.engine.fit import Diverged, Report, fit
+from roadseg.engine.precision import default_device
 from roadseg.engine.training import Teacher, Training, start
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Teacher",
     "Training",
     "Views",
+    "default_device",
     "evaluate",
     "fit",
     "start",

@@ -67,11 +67,10 @@ def evaluate(
         for scene in track(own, description=progress or "", disable=progress is None, transient=True):
             image, label = pack[scene]
             try:
-                answer = said(net, normalise(torch.tensor(image[None]).to(device)), views)
-                prediction = ids_at(answer, label.shape).cpu().numpy()
-            except (RuntimeError, MemoryError) as error:
-                if not memory.exhausted(error):
-                    raise
+                with memory.recognised():
+                    answer = said(net, normalise(torch.tensor(image[None]).to(device)), views)
+                    prediction = ids_at(answer, label.shape).cpu().numpy()
+            except torch.OutOfMemoryError:
                 height, width = image.shape[:2]
                 raise StageFailure(
                     f"out of memory on {device} with a scene of {width}x{height}, {pack.names[scene]}: "

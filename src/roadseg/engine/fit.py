@@ -77,6 +77,8 @@ def fit(
     `setbacks` times. Raises Diverged on the next, and StageFailure where one crop alone does not fit into the device's
     memory.
     """
+    if training.device.type == "cpu":
+        memory.keep_freed()
     good = copy.deepcopy(training.state()) if setbacks else None
     losses: list[float] = []
     clock = time.perf_counter()
@@ -151,11 +153,10 @@ def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:
         torch.manual_seed(_seed(training))
         training.optimizer.zero_grad(set_to_none=True)
         try:
-            value = _backward(training, *batch)
+            with memory.recognised():
+                value = _backward(training, *batch)
             break
-        except (RuntimeError, MemoryError) as error:
-            if not memory.exhausted(error):
-                raise
+        except torch.OutOfMemoryError:
             if training.parts >= len(batch[0]):
                 raise StageFailure(
                     f"out of memory on {training.device} with one crop at a time: lower search.crops (params.yaml)"
@@ -168,10 +169,9 @@ def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:
         if training.device.type == "cuda":
             torch.cuda.empty_cache()
     try:
-        norm = _update(training)
-    except (RuntimeError, MemoryError) as error:
-        if not memory.exhausted(error):
-            raise
+        with memory.recognised():
+            norm = _update(training)
+    except torch.OutOfMemoryError:
         raise StageFailure(
             f"out of memory on {training.device} in the optimizer's step: take a lighter network (search.networks, "
             "params.yaml), or free the device of other work"

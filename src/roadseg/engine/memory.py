@@ -6,6 +6,8 @@ which clears their pages before it gives them out again: up to a third of a Fast
 
 import ctypes
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -15,9 +17,16 @@ _AT_ONCE = 1 << 26
 """Bytes asked of the system at a time: 64 MiB."""
 
 
-def exhausted(error: Exception) -> bool:
-    """Whether the error says that a device's memory ran out. On a CPU torch has no class of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+@contextmanager
+def recognised() -> Iterator[None]:
+    """Whatever the device, memory that runs out in here is torch.OutOfMemoryError: on a CPU torch says it by a plain
+    RuntimeError, and Python by MemoryError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+            raise torch.OutOfMemoryError(str(error)) from error
+        raise
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Which number format a training step computes in, from what the device really has.
+"""Where a training step computes, and in which number format, from what the device really has.
 
 In: the wish of params.yaml ("auto", "float32", "bfloat16" ...) and a device. Out: a torch dtype for autocast. Emulated
 bfloat16 is slower than float32, so "auto" takes it only where the hardware multiplies in it.
@@ -10,6 +10,11 @@ from roadseg.errors import UserError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Names for `resolve`, beside "auto"."""
+
+
+def default_device() -> str:
+    """ "cuda" where there is a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def native_bf16(device: torch.device | str) -> bool:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from roadseg import config
 from roadseg.scenes.augment import crop_size
 
 
@@ -33,20 +34,6 @@ class Phase:
     def pixels(self) -> int:
         """Of one step."""
         return self.crops * math.prod(self.crop)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is asked of a phase."""
-
-    share: float = 1.0
-    """Of the crops that training sees."""
-    scale: float = 1.0
-    """See Phase; the crop shrinks with it."""
-    batch: float = 1.0
-    """Factor on the crops of a batch."""
-    rate: float = 1.0
-    """See Phase."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +73,19 @@ def plan(
     pixels: float,
     batch_pixels: int,
     crop: tuple[int, int],
-    parts: Sequence[Part] = (Part(),),
+    asked: Sequence[config.Phase] = (config.Phase(share=1),),
     multiple: int = 1,
 ) -> Plan:
     """The plan of a budget of `pixels` of unscaled scenes.
 
     batch_pixels: of a step, whatever the crop; the number of crops is what comes nearest, at least one. crop: (height,
-    width), pixels, of an unscaled scene; that of a scaled one is rounded as `crop_size` does. Each phase has at least
-    one step. multiple: of which the crops of a batch are one, so that they divide into as many equal parts.
+    width), pixels, of an unscaled scene; that of a scaled one is rounded as `crop_size` does. asked: the phases as
+    params.yaml has them; each has at least one step. multiple: of which the crops of a batch are one, so that they
+    divide into as many equal parts.
     """
     crops = max(1, round(batch_pixels / math.prod(crop)))
     phases = []
-    for part in parts:
+    for part in asked:
         here = max(1, round(crops * part.batch / multiple)) * multiple
         steps = max(1, round(part.share * pixels / (here * math.prod(crop))))
         phases.append(Phase(steps, here, crop_size(*crop, part.scale), part.scale, part.rate, crop))

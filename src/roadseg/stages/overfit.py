@@ -114,7 +114,7 @@ def learn(
     scenes in the fewest steps, thin classes included. The peak learning rate is the middle of the search's range.
     """
     settings, rate = config.train, config.search.learning_rate
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or engine.default_device()
     labels = [few[scene][1] for scene in range(len(few))]
     counts = np.array([masks.histogram(label)[:classes] for label in labels])
     weights = class_weights(counts, np.array([label.size for label in labels]))

@@ -6,7 +6,6 @@ in torch at float32, not the exported file, and nothing is chosen by it.
 
 import json
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -48,7 +47,7 @@ def run(config: Config, finalist: str | None, chosen: Views, split: str) -> dict
     net = nets.build(recipe["network"], classes)
     net.load_state_dict(checkpoint.load(found[name] / "weights.pt"))
     scenes = labelled(config, split)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = engine.default_device()
     net = net.to(device)
     table = Table("views", "mIoU", "95 %, bootstrap over scenes", title=f"{name} on {split}, {len(scenes)} scenes")
     results = {}

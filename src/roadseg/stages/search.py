@@ -11,7 +11,6 @@ from typing import Any
 
 import optuna
 import pandas as pd
-import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from torch import nn
@@ -59,7 +58,7 @@ def check(config: Config) -> None:
                 build(name)
             except UserError as error:
                 raise UserError(f"params.yaml: {key}: {error}") from None
-    precision.resolve(config.train.precision, "cuda" if torch.cuda.is_available() else "cpu")
+    precision.resolve(config.train.precision, precision.default_device())
 
 
 def _start(config: Config, network: str) -> None:

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from roadseg import closure, distributed, engine, losses, nets, paths, schedules
-from roadseg.config import CLASS_WEIGHTS, Config
-from roadseg.engine import Teacher, Training, memory
+from roadseg.config import CLASS_WEIGHTS, Config, Phase
+from roadseg.engine import Teacher, Training
 from roadseg.labels import LabelSpace
 from roadseg.metrics import Scores, scores
 from roadseg.nets import initial
@@ -26,7 +26,7 @@ from roadseg.scenes import index, sources
 from roadseg.scenes.augment import MEAN, STD, Augmentation, crop_size
 from roadseg.scenes.batches import Batches
 from roadseg.scenes.pack import Pack, pack
-from roadseg.scenes.plan import Part, Plan, plan
+from roadseg.scenes.plan import Plan, plan
 from roadseg.stages import teacher
 
 if TYPE_CHECKING:  # a training's key is a digest of what it imports, and records are no part of it
@@ -90,7 +90,7 @@ class Course:
             weights={name: values for name, values in weights.items() if name in CLASS_WEIGHTS},
             draws=tuple(draws[place] for place in train.places),
             teacher=teacher.load(config.train.distil, space) if config.train.distil else None,
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=engine.default_device(),
         )
 
     def crop(self, share: float) -> tuple[int, int]:
@@ -116,9 +116,9 @@ class Course:
 
     def plan(self, recipe: Recipe, epochs: float) -> Plan:
         """What `epochs` of training see, step by step."""
-        parts = [Part(**phase.model_dump()) for phase in self.config.train.phases] or [Part()]
+        asked = self.config.train.phases or (Phase(share=1),)
         pixels, processes = int(epochs * self.train.pixels), self.config.train.processes
-        return plan(pixels, self.batch_pixels, self.crop(recipe.crop), parts, processes)
+        return plan(pixels, self.batch_pixels, self.crop(recipe.crop), asked, processes)
 
     def begin(self, recipe: Recipe, *, epochs: float, seed: int) -> Training:
         """A training at step 0: the seeded network, its optimizer, its schedule over `epochs`."""
@@ -152,8 +152,6 @@ class Course:
         """Trains from where `training`, begun for so many epochs, is to its last step; `reports` reports in all, at
         equal distances in steps."""
         settings = self.config.train
-        if self.device == "cpu":
-            memory.keep_freed()
         batches = Batches(
             self.train,
             self.plan(recipe, epochs),
