@@ -8,7 +8,6 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 from rich.console import Console
-from rich.progress import Progress
 
 from pipelines import runs, server
 from roadseg import tracking
@@ -44,14 +43,11 @@ def run(config: Config, running: Stage) -> None:
         tracking.connect() as tracker,
         tracker.parent(kind="search", key=key, name=f"search-{course.space.name}-{key}") as parent,
         runs.turn_on(course.device),
-        Progress() as progress,
     ):
         study = search.Search(config, course, table, parent)
-        bar = progress.add_task("trials", total=study.remaining)
         while study.remaining:
             number = config.search.trials - study.remaining
-            progress.console.print(trial.with_options(task_run_name=f"trial {number + 1}")(quote(study)))
-            progress.advance(bar)
+            print(trial.with_options(task_run_name=f"trial {number + 1}")(quote(study)))
         study.write(running)
     Console().print(f"finalists: {', '.join(recipe.name for recipe in study.finalists())}")
 

@@ -36,6 +36,7 @@ class Course:
 
     def __init__(self) -> None:
         self.space = SimpleNamespace(classes=("road",))
+        self.train = range(4)
         self.worth = {"enet": 0.1, "fastscnn": 0.3, "ddrnet23slim": 0.2}
         self.deaths: dict[int, BaseException] = {}
         self.begun: list[Recipe] = []
@@ -46,14 +47,18 @@ class Course:
         self.begun.append(recipe)
         return recipe
 
-    def fit(self, recipe: Recipe, same: Recipe, *, epochs: float, reports: int) -> Iterator[SimpleNamespace]:
+    def validated(
+        self, recipe: Recipe, same: Recipe, *, epochs: float, times: int, show: object
+    ) -> Iterator[SimpleNamespace]:
         if death := self.deaths.pop(len(self.begun), None):
             raise death
-        yield from (SimpleNamespace(loss=1.0, learning_rate=recipe.learning_rate) for _ in range(reports))
-
-    def score(self, recipe: Recipe) -> SimpleNamespace:
         miou = self.worth[recipe.network] + recipe.learning_rate
-        return SimpleNamespace(miou=miou, iou=(miou,))
+        look = SimpleNamespace(
+            loss=1.0,
+            report=SimpleNamespace(learning_rate=recipe.learning_rate),
+            scores=SimpleNamespace(miou=miou, iou=(miou,)),
+        )
+        yield from [look] * times
 
 
 class Parent(NullRun):

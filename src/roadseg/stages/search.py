@@ -24,6 +24,7 @@ from roadseg.errors import StageFailure, UserError
 from roadseg.nets import NETS, initial
 from roadseg.scenes import sources
 from roadseg.stages import training
+from roadseg.stages.progress import live
 from roadseg.stages.stage import Stage
 from roadseg.stages.training import Course, Recipe
 from roadseg.tracking import Parent, Run
@@ -155,20 +156,22 @@ class Search:
         return f"{name}: mIoU {value:.1%}, {state.name.lower()}"
 
     def _train(self, trial: optuna.Trial, recipe: Recipe, run: Run) -> tuple[float, TrialState]:
-        course, value = self.course, 0.0
+        course, epochs = self.course, self.config.search.epochs
         course.record(run)
-        learner = course.begin(recipe, epochs=self.config.search.epochs, seed=self.config.seed)
-        for step, report in enumerate(course.fit(learner, recipe, epochs=self.config.search.epochs, reports=REPORTS)):
-            result = course.score(learner)
-            value = result.miou
-            run.metrics({"loss": report.loss, "learning_rate": report.learning_rate, "val_miou": value}, step=step)
-            trial.report(value, step)
-            if step < REPORTS - 1 and trial.should_prune():
-                return value, TrialState.PRUNED
+        learner = course.begin(recipe, epochs=epochs, seed=self.config.seed)
+        title = f"trial {self.config.search.trials - self.remaining + 1}/{self.config.search.trials} {recipe.name}"
+        with live(title, epochs, len(course.train)) as show:
+            looks = course.validated(learner, recipe, epochs=epochs, times=REPORTS, show=show)
+            for step, look in enumerate(looks):
+                result, rate = look.scores, look.report.learning_rate
+                run.metrics({"loss": look.loss, "learning_rate": rate, "val_miou": result.miou}, step=step)
+                trial.report(result.miou, step)
+                if step < REPORTS - 1 and trial.should_prune():
+                    return result.miou, TrialState.PRUNED
         run.metrics(
             {f"iou_{name}": iou for name, iou in zip(course.space.classes, result.iou, strict=True) if iou is not None}
         )
-        return value, TrialState.COMPLETE
+        return result.miou, TrialState.COMPLETE
 
     def finalists(self) -> list[Recipe]:
         """The best complete trials, the best of each network before any network's second; no two of one name.

@@ -33,8 +33,6 @@ def finalists() -> tuple[str, list[Recipe]]:
     return chosen["study"], [Recipe(**values) for values in chosen["finalists"]]
 
 
-TICKS = 8
-"""How often the live line moves between two validations."""
 KEEP_DAYS = 14
 """What was not asked for in so long is trained again when it is wanted."""
 
@@ -59,28 +57,23 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
         print(initial.described(left))
     tags = {"roadseg.network": recipe.network, "roadseg.finalist": recipe.name}
     params = training.settings(config, recipe, epochs=config.train.epochs)
-    reports = max(1, round(config.train.epochs / config.train.validate_every))
+    validations = max(1, round(config.train.epochs / config.train.validate_every))
     with (
         parent.child(key, f"finalist-{recipe.name}", params, tags) as run,
         live(recipe.name, config.train.epochs, len(course.train)) as show,
     ):
-        losses: list[float] = []  # of the reports since the last validation, as far apart as one another
-        stream = course.fit(learner, recipe, epochs=config.train.epochs, reports=reports * TICKS)
-        for report in () if _given_up(config, curve) else stream:
-            show(report, curve[-1]["val_miou"] if curve else None)
-            losses.append(report.loss)
-            if report.step * reports // report.total_steps <= len(curve):
-                continue
-            result = course.score(learner)
+        known = curve[-1]["val_miou"] if curve else None
+        looks = course.validated(learner, recipe, epochs=config.train.epochs, times=validations, show=show, miou=known)
+        for look in () if _given_up(config, curve) else looks:
+            report, result = look.report, look.scores
             row = {
                 "epoch": round(report.epoch, 3),
-                "loss": sum(losses) / len(losses),
+                "loss": look.loss,
                 "learning_rate": report.learning_rate,
                 "val_miou": result.miou,
                 "val_pixel_accuracy": result.pixel_accuracy,
             }
             curve.append(row)
-            losses.clear()
             run.metrics(row, step=len(curve))
             if result.miou > best["miou"]:
                 net = {name: value.clone() for name, value in learner.ema.net.state_dict().items()}

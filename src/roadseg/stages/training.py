@@ -29,7 +29,8 @@ from roadseg.scenes.pack import Pack, pack
 from roadseg.scenes.plan import Plan, plan
 from roadseg.stages import teacher
 
-if TYPE_CHECKING:  # a training's key is a digest of what it imports, and records are no part of it
+if TYPE_CHECKING:  # a training's key is a digest of what it imports: records and progress are no part of it
+    from roadseg.stages.progress import Show
     from roadseg.tracking import Run
 
 
@@ -53,6 +54,21 @@ class Recipe:
         """For people, files and tables; recipes whose learning rates agree in two digits share it."""
         loss = re.sub(r"[^\w.]+", "-", self.loss).strip("-")  # a sum of losses has blanks and stars
         return f"{self.network}-{loss}-{self.learning_rate:.2g}-{self.crop:g}"
+
+
+TICKS = 8
+"""How often the live line moves between two validations."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A training, looked at on the way."""
+
+    report: engine.Report
+    loss: float
+    """Mean since the validation before."""
+    scores: Scores
+    """Of the averaged weights on the validation split."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +184,23 @@ class Course:
             workers=settings.workers,
             setbacks=settings.setbacks,
         )
+
+    def validated(
+        self, training: Training, recipe: Recipe, *, epochs: float, times: int, show: "Show", miou: float | None = None
+    ) -> Iterator[Validation]:
+        """As `fit`, with so many validations in all, and `show` told how far it is; `miou`: what it shows until the
+        first. A training is saved at a validation, and goes on from there to the next."""
+        done = training.step * times // training.total_steps
+        losses: list[float] = []
+        for report in self.fit(training, recipe, epochs=epochs, reports=times * TICKS):
+            show(report, miou)
+            losses.append(report.loss)
+            if (due := report.step * times // report.total_steps) == done:
+                continue
+            found, done = self.score(training), due
+            miou = found.miou
+            yield Validation(report, sum(losses) / len(losses), found)
+            losses.clear()
 
     def score(self, training: Training) -> Scores:
         """Scores of the averaged weights on the validation split, at the labels' own resolution."""
