@@ -4,6 +4,7 @@
 
 Each network, with running statistics moved away from where they start, is exported at two sizes, one of them a multiple
 of nothing, and run on a structured image by torch, ONNX Runtime and OpenVINO (float32). At least 99.9 % must agree.
+Leaves .state/bench/zoo.csv, of which docs.zoo makes a table.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from roadseg import nets
+from roadseg import nets, paths
 from roadseg.deploy import engines, export
 from roadseg.scenes.augment import MEAN, STD, normalise
 
@@ -66,6 +67,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     frame = pd.DataFrame(rows)
     print(frame.to_markdown(index=False, floatfmt=".5f"))
+    frame.to_csv(paths.state("bench", "zoo.csv"), index=False)
     worst = frame[list(engines.ENGINES)].min().min()
     if worst < LEAST:
         sys.exit(f"NO: the worst is {worst:.5f}, at least {LEAST} must agree")

@@ -1,6 +1,7 @@
 """Writes docs/zoo.md: a row a network, its counts here beside the published ones, and what it costs on this machine.
 
 roadseg zoo --height 360 --width 480   # writes models/zoo/: zoo.csv and zoo.png, which this uses where they are there
+python -m bench.zoo                    # writes .state/bench/zoo.csv, likewise
 python -m bench.overfit MIRROR         # writes .state/bench/overfit.csv, likewise
 python -m docs.zoo
 """
@@ -15,6 +16,7 @@ from roadseg.nets import counts
 from roadseg.nets.published import PUBLISHED, A, Published
 
 OUT, TABLE = Path("docs/zoo.md"), Path("models/zoo/zoo.csv")
+AGREED = Path(".state/bench/zoo.csv")
 LEARNT = Path(".state/bench/overfit.csv")
 PICTURE, SHOWN = Path("models/zoo/zoo.png"), Path("docs/images/zoo.png")
 CLASSES = 19
@@ -101,6 +103,27 @@ def costs(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def agreed(frame: pd.DataFrame) -> str:
+    """The table of what the engines say, a row a network."""
+    said = [name for name in frame.columns if name not in ("network", "size")]
+    lines = [
+        "## The same in every engine",
+        "",
+        "The share of pixels whose arg max is torch's (`python -m bench.zoo`): float32, one structured image, random",
+        f"weights, running statistics moved away from where they start; the worse of {' and '.join(frame['size'].unique())}.",
+        "",
+        f"| network | {' | '.join(said)} |",
+        "|---" * (len(said) + 1) + "|",
+    ]
+    worst = frame.groupby("network")[said].min()
+    lines += [
+        f"| `{name}` | {' | '.join(f'{share:.3%}' for share in worst.loc[name])} |"
+        for name in nets.NETS
+        if name in worst.index
+    ]
+    return "\n".join(lines)
+
+
 def learnt(frame: pd.DataFrame) -> str:
     """The table of networks that learned four scenes by heart."""
     lines = [
@@ -135,6 +158,8 @@ def main() -> None:
     if TABLE.is_file():
         shutil.copyfile(PICTURE, SHOWN)
         parts.append("\n" + costs(pd.read_csv(TABLE)) + "\n\n![Latency against multiply-adds](images/zoo.png)")
+    if AGREED.is_file():
+        parts.append("\n" + agreed(pd.read_csv(AGREED)))
     if LEARNT.is_file():
         parts.append("\n" + learnt(pd.read_csv(LEARNT)))
     OUT.write_text("\n".join(parts) + "\n", encoding="utf-8")
