@@ -33,7 +33,7 @@ GOAL, STEPS, SCENES = 0.9, 400, 4
 HEAVY = 40e9
 CLASSES = 11
 RATE, SLOW = 0.01, 0.001
-"""Peak learning rate of AdamW, and of networks with a transformer in them, which learn badly at more."""
+"""Peak learning rate of AdamW, and of the SegFormers, which learn badly at more."""
 
 
 COARSE = ("deeplabv3_", "pspnet_")

@@ -60,14 +60,16 @@ def agreement(name: str, height: int, width: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="*", default=list(nets.NETS))
-    rows = []
+    kept = paths.state("bench", "zoo.csv")
+    known = [pd.read_csv(kept)] if kept.exists() else []
     for name in parser.parse_args().networks:
         for size in SIZES:
-            rows.append({"network": name, "size": f"{size[0]}x{size[1]}", **agreement(name, *size)})
-            print(rows[-1], flush=True)
-    frame = pd.DataFrame(rows)
+            row = {"network": name, "size": f"{size[1]}x{size[0]}", **agreement(name, *size)}
+            print(row, flush=True)
+            known.append(pd.DataFrame([row]))
+            frame = pd.concat(known).drop_duplicates(["network", "size"], keep="last")
+            frame.to_csv(kept, index=False)
     print(frame.to_markdown(index=False, floatfmt=".5f"))
-    frame.to_csv(paths.state("bench", "zoo.csv"), index=False)
     worst = frame[list(engines.ENGINES)].min().min()
     if worst < LEAST:
         sys.exit(f"NO: the worst is {worst:.5f}, at least {LEAST} must agree")

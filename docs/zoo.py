@@ -106,11 +106,12 @@ def costs(frame: pd.DataFrame) -> str:
 def agreed(frame: pd.DataFrame) -> str:
     """The table of what the engines say, a row a network."""
     said = [name for name in frame.columns if name not in ("network", "size")]
+    sizes = " and ".join(frame["size"].unique())
     lines = [
         "## The same in every engine",
         "",
         "The share of pixels whose arg max is torch's (`python -m bench.zoo`): float32, one structured image, random",
-        f"weights, running statistics moved away from where they start; the worse of {' and '.join(frame['size'].unique())}.",
+        f"weights, running statistics moved away from where they start; the worse of {sizes}.",
         "",
         f"| network | {' | '.join(said)} |",
         "|---" * (len(said) + 1) + "|",
@@ -121,7 +122,12 @@ def agreed(frame: pd.DataFrame) -> str:
         for name in nets.NETS
         if name in worst.index
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _missing(worst.index)])
+
+
+def _missing(names: pd.Index) -> str:
+    missing = [f"`{name}`" for name in nets.NETS if name not in names]
+    return f"Not run yet: {', '.join(missing)}." if missing else "All of them."
 
 
 def learnt(frame: pd.DataFrame) -> str:
@@ -143,9 +149,7 @@ def learnt(frame: pd.DataFrame) -> str:
             size, steps, miou, seconds, device = frame.loc[name, ["size", "steps", "miou", "seconds", "device"]]
             took = "" if seconds != seconds else f"{seconds:.0f}"
             lines.append(f"| `{name}` | {size} | {steps} | {miou:.1%} | {took} | {device} |")
-    missing = [f"`{name}`" for name in nets.NETS if name not in frame.index]
-    lines += ["", f"Not run yet: {', '.join(missing)}." if missing else "All of them."]
-    return "\n".join([*lines, "", CEILING])
+    return "\n".join([*lines, "", _missing(frame.index), "", CEILING])
 
 
 def main() -> None:

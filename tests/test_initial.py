@@ -11,6 +11,8 @@ from roadseg import nets
 from roadseg.errors import UserError
 from roadseg.nets import backbones, initial
 
+CLASSES = [f"class {number}" for number in range(11)]
+
 
 def net(name: str = "fastscnn", classes: int = 11, seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
@@ -42,6 +44,19 @@ def test_of_another_label_space_only_the_classifiers_start_anew_and_all_are_name
     for key, value in fresh.state_dict().items():
         expected = untouched if key in classifiers else trained
         assert torch.equal(value, expected.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(("named", "anew"), [(CLASSES[::-1], 6), (CLASSES, 0), (None, 0)])
+def test_classifiers_of_as_many_other_classes_start_anew(tmp_path: Path, named: list[str] | None, anew: int) -> None:
+    """As many classes in another order fit by shape, and would be wrong: the recipe beside the file names them."""
+    trained, fresh = net(seed=1), net(seed=2)
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "recipe.json").write_text(json.dumps({"network": "fastscnn", "classes": named}))
+    lines = initial.load(fresh, str(tmp_path / "w.safetensors"), CLASSES)
+    assert len(lines) == anew
+    assert all(line.endswith(": of other classes in the file, starts at random") for line in lines)
+    same = {key for key, value in fresh.state_dict().items() if torch.equal(value, trained.state_dict()[key])}
+    assert len(fresh.state_dict()) - len(same) == anew / 2, "biases start at zero, in both"
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,12 @@ def test_warm_up_does_not_count(monkeypatch):
     assert certificate.n + certificate.warm_up == session.calls
 
 
+def test_a_slow_network_on_a_quiet_machine_is_stable(monkeypatch):
+    certificate = latency.certify(Fake(lambda call: 1500, monkeypatch), brightest.picture(0))
+    assert certificate.stable
+    assert certificate.n == latency.MIN_ROUNDS * latency.ROUND_CALLS
+
+
 def test_restless_machine_is_unstable_and_stops_in_time(monkeypatch):
     noise = np.random.default_rng(0).exponential(40, 10_000)
     session = Fake(lambda call: 10 + noise[call], monkeypatch)

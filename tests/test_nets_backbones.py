@@ -154,7 +154,8 @@ def test_a_weight_of_another_shape_stays_and_is_listed(tmp_path: Path) -> None:
 
 def test_weights_that_are_not_there_are_described_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"no hub was reached: .*`hf download microsoft/resnet-18 --local-dir FOLDER/res"
+        UserError,
+        match=r"HF_HUB_OFFLINE keeps it from the hub: .*`hf download microsoft/resnet-18 --local-dir FOLDER/res",
     ):
         load_imagenet(resnet(18))
     with pytest.raises(

@@ -10,7 +10,9 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+from safetensors.torch import save_file
 
+from roadseg import nets
 from roadseg.config import Config
 from roadseg.engine import Diverged
 from roadseg.errors import StageFailure, UserError
@@ -66,6 +68,10 @@ class Parent(NullRun):
 
     def __init__(self) -> None:
         self.children: list[tuple[str, dict[str, Any]]] = []
+        self.tables: dict[str, pd.DataFrame] = {}
+
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        self.tables[name] = frame
 
     @contextmanager
     def child(self, key: str, name: str, params: Any = None, tags: Any = None) -> Iterator[NullRun]:
@@ -102,6 +108,19 @@ def test_each_network_is_tried_once_with_the_same_recipe_before_the_sampler_choo
     assert {recipe.network for recipe in first} == {"enet", "fastscnn", "ddrnet23slim"}
     assert len({(recipe.loss, recipe.learning_rate, recipe.crop) for recipe in first}) == 1
     assert len({recipe.learning_rate for recipe in course.begun}) == 4
+
+
+def test_every_weight_that_starts_at_random_is_listed(
+    course: Course, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, ours = (nets.build("fastscnn", classes).state_dict() for classes in (19, 11))
+    save_file({name: value for name, value in theirs.items() if "fusion" not in name}, tmp_path / "w.safetensors")
+    config, parent = settings(networks=("fastscnn",)), Parent()
+    train = config.train.model_copy(update={"initial": str(tmp_path / "w.safetensors")})
+    Search(config.model_copy(update={"train": train}), course, TABLE, parent)  # type: ignore[arg-type]
+    listed = parent.tables["not_loaded.csv"]["weight"].str.split(":").str[0]
+    assert set(listed) == {name for name in ours if "fusion" in name or ours[name].shape != theirs[name].shape}
+    assert f"and {len(listed) - 5} more" in capsys.readouterr().out
 
 
 def test_more_trials_go_on_and_fewer_are_none(course: Course) -> None:

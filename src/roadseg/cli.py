@@ -128,8 +128,8 @@ def zoo(
     budget: Annotated[
         str | None, typer.Option(help="Marks what fits, such as 20ms; by default target.budget_ms.")
     ] = None,
-    height: Annotated[int | None, typer.Option(min=32, help="Of the input, pixels.")] = None,
-    width: Annotated[int | None, typer.Option(min=32, help="Of the input, pixels.")] = None,
+    height: Annotated[int | None, typer.Option(min=32, help="Of the input, pixels; by default the line's.")] = None,
+    width: Annotated[int | None, typer.Option(min=32, help="Of the input, pixels; by default the line's.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the table and the picture.")] = Path("models/zoo"),
 ) -> None:
     """What the networks cost here: parameters, multiply-adds, latency of each deployed form, memory."""

@@ -269,8 +269,8 @@ class Train(Section):
     batch: Positive
     """Whole scenes' worth of pixels in a batch; smaller crops make proportionally larger batches."""
     initial: str = "random"
-    """What networks start from: random, imagenet (in their backbones), a .safetensors file that export left, or a
-    registered model, models:/NAME/VERSION."""
+    """What networks start from: random, imagenet or imagenet:FOLDER (in their backbones), a .safetensors file that
+    export left, or a registered model, models:/NAME/VERSION."""
     distil: Distil | None = None
     """None: the labels alone teach."""
     optimizer: str = "adamw"

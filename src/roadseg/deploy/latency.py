@@ -23,8 +23,8 @@ from roadseg.deploy.engines import Session
 
 PARTS = ("preprocess", "inference", "postprocess")
 WARM_UP_CALLS, WARM_UP_S = 5, 0.3
-ROUND_CALLS, ROUND_S = 5, 0.25  # a round is at least both: long enough to feel what else the machine does
-MIN_ROUNDS = 10
+ROUND_CALLS, ROUND_S = 2, 0.25  # a round is at least both: long enough to feel what else the machine does
+MIN_ROUNDS = 10  # however slow a call is: fewer say nothing about their spread
 DRAWS = 300  # of the bootstrap
 
 
@@ -65,7 +65,8 @@ class Certificate:
 
 
 def certify(session: Session, image: np.ndarray, *, max_seconds: float = 6.0, width: float = 0.05) -> Certificate:
-    """Times `session` on `image` (uint8 HWC RGB 0-255) until the p95 is known to ±`width` or `max_seconds` are over.
+    """Times `session` on `image` (uint8 HWC RGB 0-255) until the p95 is known to ±`width` or, once there are MIN_ROUNDS
+    rounds, `max_seconds` are over.
 
     Calls come in rounds of about a quarter second, and the interval of the p95 comes from resampling whole rounds:
     neighbouring calls share what else the machine is doing, so resampling single calls would promise too much. When
@@ -77,7 +78,7 @@ def certify(session: Session, image: np.ndarray, *, max_seconds: float = 6.0, wi
     rounds: list[np.ndarray] = []
     deadline = time.perf_counter() + max_seconds
     stable = False
-    while not stable and time.perf_counter() < deadline:
+    while not stable and (len(rounds) < MIN_ROUNDS or time.perf_counter() < deadline):
         rounds.append(np.array([_call(session, image) for _ in range(calls)]))
         low, high, stable = interval(np.stack(rounds)[:, :, -1], width)
     times = np.concatenate(rounds)

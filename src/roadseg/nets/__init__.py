@@ -1,6 +1,6 @@
 """The networks, by name. Each takes the number of classes and starts from random weights.
 
-Input: float32 B3HW, RGB, normalised; any height and width from 32 up (each file says what its strides like best).
+Input: float32 B3HW, RGB, normalised; any height and width from 64 up, of some from 32 (each file says so).
 Training norms a batch by its own statistics, which one position of one image has not: a scene alone trains where one
 side is above 32, of DDRNet and PIDNet, whose coarsest map is at 1/64, above 64; else torch raises its ValueError. Two
 scenes of any size do.

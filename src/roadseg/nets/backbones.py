@@ -165,7 +165,10 @@ def load_imagenet(backbone: Backbone, folder: Path | None = None) -> list[str]:
     except OSError as error:
         if folder is not None:
             raise UserError(f"{_file(folder, hub)} cannot be read ({_first(error)}): {_advice(hub)}") from error
-        raise UserError(f"the weights {hub} are not on this machine, and no hub was reached: {_advice(hub)}") from error
+        from huggingface_hub import is_offline_mode
+
+        asked = "HF_HUB_OFFLINE keeps it from the hub" if is_offline_mode() else "the hub was not reached"
+        raise UserError(f"the weights {hub} are not on this machine, and {asked}: {_advice(hub)}") from error
     stays = dict.fromkeys(info["missing_keys"], "not in the file, stays as it is")
     for name, theirs, ours in info["mismatched_keys"]:
         stays[name] = f"{tuple(theirs)} in the file, {tuple(ours)} here, stays as it is"

@@ -69,8 +69,8 @@ def initialise(net: nn.Module) -> None:
     """Sets every weight of `net`, in place, from torch's global random state.
 
     Kaiming's normal (He 2015) over the fan-in, which, unlike the fan-out, torch also counts rightly for depthwise
-    convolutions. Those with a bias are the classifiers, which no ReLU follows: gain 1, so that training starts near
-    uniform class probabilities.
+    convolutions; of transposed ones it takes the outputs for the inputs, and so do we. Those with a bias, classifiers
+    for the most part, get gain 1: no ReLU follows a classifier, and training starts near uniform class probabilities.
     """
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):

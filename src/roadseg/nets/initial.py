@@ -2,15 +2,18 @@
 
 `train.initial` in params.yaml: `random`, `imagenet`, `imagenet:FOLDER`, the path of a .safetensors file, such as the
 one that export leaves beside a model, or `models:/NAME/VERSION`, a registered model. Weights of another label space fit
-but for the classifiers. Whatever is not loaded is listed, of either side: nothing is dropped silently.
+but for the classifiers: those of another size, and where the recipe.json beside the file names other classes than this
+run's, those of the same size as well. Whatever is not loaded is listed, of either side: nothing is dropped silently.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -24,9 +27,10 @@ KEY = "train.initial"
 OTHER = "name weights that export left"
 
 
-def load(net: nn.Module, source: str) -> list[str]:
+def load(net: nn.Module, source: str, classes: Sequence[str] | None = None) -> list[str]:
     """Puts the weights of `source` into `net`, in place. Returns a line for each weight that was not loaded and for
-    each kind of number that was cast, sorted.
+    each kind of number that was cast, sorted. classes: names of those that `net` tells apart; None takes a classifier
+    that has as many for one of the same.
 
     Raises UserError where the source is unknown, is missing, is of another network, or holds no usable numbers.
     """
@@ -36,7 +40,7 @@ def load(net: nn.Module, source: str) -> list[str]:
         return _imagenet(net, None)
     if folder := _folder(source):
         return _imagenet(net, folder)
-    return _file(net, existing(source, KEY))
+    return _file(net, existing(source, KEY), classes)
 
 
 def digest(source: str) -> str:
@@ -68,7 +72,7 @@ def read(path: Path, where: str) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{where} is no safetensors file: {' '.join(str(error).split())}") from None
+        raise UserError(f"{where} is no safetensors file ({' '.join(str(error).split())}): {OTHER}") from None
 
 
 def cast(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -103,7 +107,7 @@ def existing(source: str, key: str) -> Path:
     return path
 
 
-def described(lines: list[str], most: int = 20) -> str:
+def described(lines: Sequence[str], most: int = 20) -> str:
     """The lines for a screen: so many of them, then how many more."""
     shown = [f"  {line}" for line in lines[:most]]
     return "\n".join([*shown, *([f"  and {len(lines) - most} more"] if len(lines) > most else [])])
@@ -133,38 +137,51 @@ def _imagenet(net: nn.Module, folder: Path | None) -> list[str]:
     return sorted([*lines, *(f"{name}: not in a backbone, starts at random" for name in rest)])
 
 
-def _file(net: nn.Module, path: Path) -> list[str]:
+def _file(net: nn.Module, path: Path, classes: Sequence[str] | None) -> list[str]:
     where = f"{path} (train.initial)"
-    theirs, ours = read(path, where), net.state_dict()
+    theirs, ours, recipe = read(path, where), net.state_dict(), _recipe(path)
     fits = cast(theirs, ours, where)
+    said = recipe.get("classes")
+    others = _of_classes(str(recipe.get("network"))) if classes and said and said != list(classes) else set[str]()
+    fits = {name: weight for name, weight in fits.items() if name not in others}
     found, sought = backbones.counted(ours, fits)
     if 2 * found < sought:
         raise UserError(
             f"{where}: {found} of {sought} weights of {type(net).__name__} are in the file, fewer than half: "
-            f"it is of {_network(path) or 'another network'}; name weights of this network, leave this network out "
-            "of search.networks, or set train.initial: random"
+            f"it is of {recipe.get('network') or 'another network'}; name weights of this network, leave this network "
+            "out of search.networks, or set train.initial: random"
         )
     net.load_state_dict(fits, strict=False)
     casts = Counter((_kind(theirs[name]), _kind(ours[name])) for name in fits)
     lines = [f"{n} weights: {one} in the file, cast to {other}" for (one, other), n in casts.items() if one != other]
     lines += [f"{name}: in the file, has no place here" for name in theirs.keys() - ours.keys()]
     for name in ours.keys() - fits.keys():
-        size = (
-            f"{tuple(theirs[name].shape)} in the file, {tuple(ours[name].shape)} here"
-            if name in theirs
-            else "not there"
-        )
-        lines.append(f"{name}: {size}, starts at random")
+        if name not in theirs:
+            why = "not there"
+        elif theirs[name].shape == ours[name].shape:
+            why = "of other classes in the file"
+        else:
+            why = f"{tuple(theirs[name].shape)} in the file, {tuple(ours[name].shape)} here"
+        lines.append(f"{name}: {why}, starts at random")
     return sorted(lines)
 
 
-def _network(path: Path) -> str:
-    """The network that the recipe beside the weights names; empty where there is none."""
+def _recipe(path: Path) -> dict[str, Any]:
+    """The recipe beside the weights; empty where there is none."""
     try:
         recipe = json.loads((path.parent / "recipe.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return ""
-    return str(recipe.get("network", "")) if isinstance(recipe, dict) else ""
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _of_classes(network: str) -> set[str]:
+    """The weights of a network whose size hangs on the number of classes: its classifiers'."""
+    if network not in nets.NETS:
+        return set()
+    with torch.device("meta"):
+        two, three = (nets.build(network, classes).state_dict() for classes in (2, 3))
+    return {name for name in two if two[name].shape != three[name].shape}
 
 
 def _kind(weight: Tensor) -> str:

@@ -4,8 +4,8 @@ Chaurasia and Culurciello 2017, "LinkNet: Exploiting Encoder Representations for
 1707.03718; figure and table numbers below are the paper's. At 19 classes 11.5 M parameters on ResNet-18 (the paper's)
 and 21.6 M on ResNet-34.
 
-Input: any height and width from 64 up. Strides divide upwards, so that a doubled map is at most one row or column too
-large, which is cut off. Multiples of 32 lose nothing.
+Input: any height and width from 64 up. Strides divide upwards, so that a doubled map is some rows or columns too large,
+which are cut off. Multiples of 32 lose nothing.
 """
 
 from itertools import pairwise

@@ -6,8 +6,9 @@ Xu, Xiong and Bhattacharyya 2022, "PIDNet: A Real-time Semantic Segmentation Net
 Departures, all from DDRNet's file for the same reasons: the pyramid's norms come before the pooling and its windows
 average inside the border only; the stem's convolutions have no bias, since norms follow them. And a ReLU stands between
 the two blocks at 1/64, as in ResNet, where the authors' code has none: its `Bottleneck` leaves the last ReLU out. The
-boundaries' loss is the training loop's (`roadseg.losses.boundary`) and weighs `train.aux_weight`, where the
-paper's weighs 20.
+boundaries' loss is the training loop's (`roadseg.losses.boundary`, Dice beside the cross-entropy) and weighs
+`train.aux_weight`, where the paper's weighs 20; the paper's fourth loss, cross-entropy where the third branch sees a
+boundary, is left out.
 
 Input: any height and width from 64 up; strides divide upwards and resizing goes to measured sizes. Multiples of 64
 leave no border that sees padding only. Training on one scene alone needs a side above 64: the pyramid norms its map.

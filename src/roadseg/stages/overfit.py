@@ -59,9 +59,7 @@ def run(
     """Prints a line a network and writes `out`. Raises StageFailure naming those that stay below the goal."""
     config = registered.pinned(config)
     names = tuple(networks) or config.search.networks
-    for name in names:
-        if name not in nets.NETS:
-            raise UserError(f"there is no network {name!r}: choose from {', '.join(nets.NETS)}")
+    nets.known(names)
     few, classes = chosen(config, scenes), len(sources.space_of(config).classes)
     rows, below = [], []
     with Progress() as progress:
@@ -120,8 +118,8 @@ def learn(
     weights = class_weights(counts, np.array([label.size for label in labels]))
     torch.manual_seed(config.seed)
     net = nets.build(network, classes)
-    if left := initial.load(net, settings.initial):
-        print(f"{network} starts from {settings.initial}, but for:\n{initial.described(left)}")
+    if left := initial.load(net, settings.initial, sources.space_of(config).classes):
+        print(f"{network} starts from {settings.initial}, but for:\n{initial.described(left, most=len(left))}")
     training = engine.start(
         net,
         loss=losses.build(LOSS, weights, settings.class_weights),

@@ -19,10 +19,11 @@ def live(name: str, epochs: float, scenes: int) -> Iterator[Show]:
 
     Where there is no terminal, the line is printed once, at the end.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[said]}"))
+    columns = (BarColumn(bar_width=8), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
     # rich forgets how fast it was after 30 s, and steps may be further apart
-    with Progress(*columns, TimeRemainingColumn(), speed_estimate_period=1e9) as progress:
-        bar = progress.add_task(name, total=1.0, said="")
+    with Progress(*columns, speed_estimate_period=1e9) as progress:
+        progress.console.print(name, markup=False)  # on a line of its own: all the rest fits into 80 columns
+        bar = progress.add_task("", total=1.0, said="")
         first: list[Report] = []
 
         def show(report: Report, miou: float | None) -> None:

@@ -49,7 +49,10 @@ def _pinned(source: str, key: str) -> str:
             place.parent.parent.mkdir(parents=True, exist_ok=True)
             registry.download(version, place.parent, part="training")
             if _digest(place) != version.weights:
-                raise UserError(f"{version.uri}: its weights at {registry.uri} are not those that were registered")
+                raise UserError(
+                    f"{version.uri}: its weights at {registry.uri} are not those that were registered: "
+                    "register it again, or name another version"
+                )
     return version.uri
 
 

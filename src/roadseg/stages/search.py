@@ -21,7 +21,7 @@ from roadseg.deploy import engines, timings
 from roadseg.deploy.export import input_size
 from roadseg.engine import Diverged, optimizers, precision
 from roadseg.errors import StageFailure, UserError
-from roadseg.nets import NETS, initial
+from roadseg.nets import initial
 from roadseg.scenes import sources
 from roadseg.stages import training
 from roadseg.stages.progress import live
@@ -45,14 +45,11 @@ NOTHING = nn.Linear(1, 1)
 def check(config: Config) -> None:
     """Raises UserError where params.yaml names something that there is not, or a start that does not fit a network:
     before hours of trials, not in the middle of them."""
-    for name in config.search.networks:
-        if name not in NETS:
-            raise UserError(f"params.yaml: search.networks: there is no {name!r}; choose from {', '.join(NETS)}")
     for key, names, build in (
         ("search.losses", config.search.losses, lambda name: losses.build(name, dict.fromkeys(CLASS_WEIGHTS, (1.0,)))),
         ("train.schedule", (config.train.schedule,), schedules.build),
         ("train.optimizer", (config.train.optimizer,), lambda name: optimizers.build(name, NOTHING, weight_decay=0.0)),
-        ("search.networks", config.search.networks, lambda name: _start(config, name)),
+        ("search.networks", config.search.networks, lambda name: not_loaded(config, name)),
     ):
         for name in names:
             try:
@@ -62,11 +59,14 @@ def check(config: Config) -> None:
     precision.resolve(config.train.precision, precision.default_device())
 
 
-def _start(config: Config, network: str) -> None:
+def not_loaded(config: Config, network: str) -> list[str]:
+    """A line for each weight of the network that is not in train.initial."""
+    nets.known([network])
     if config.train.initial == initial.RANDOM:
-        return
+        return []
+    classes = sources.space_of(config).classes
     try:
-        initial.load(nets.build(network, len(sources.space_of(config).classes)), config.train.initial)
+        return initial.load(nets.build(network, len(classes)), config.train.initial, classes)
     except UserError as error:
         raise UserError(f"{network}: {error}") from None
 
@@ -122,6 +122,7 @@ class Search:
             load_if_exists=True,
         )
         self._recover()
+        self._say_what_starts_at_random()
         course.record(parent)
         parent.params(_space_of(config, self.networks))
         if not self.study.trials:
@@ -260,6 +261,16 @@ class Search:
                     "crop": search.crops[len(search.crops) // 2],
                 }
             )
+
+    def _say_what_starts_at_random(self) -> None:
+        start, left = self.config.train.initial, {name: not_loaded(self.config, name) for name in self.networks}
+        for name, lines in left.items():
+            if lines:
+                print(f"{name} starts from {start}, but for (not_loaded.csv of the search's run has all of them):")
+                print(initial.described(lines, most=5))
+        if any(left.values()):
+            rows = [{"network": name, "weight": line} for name, lines in left.items() for line in lines]
+            self.parent.table("not_loaded.csv", pd.DataFrame(rows))
 
     def _recover(self) -> None:
         """Trials that a killed search left running start again: this one holds the lock, so nobody trains them."""

@@ -30,11 +30,14 @@ def load(settings: Distil, space: LabelSpace) -> Teacher:
             "label space; to start from its weights, name it in train.initial"
         )
     net = nets.build(network, len(classes))
-    found = initial.read(weights, where)
-    try:
-        net.load_state_dict(found | initial.cast(found, net.state_dict(), where))
-    except RuntimeError as error:
-        raise UserError(f"{where} does not hold the weights of {network}: {' '.join(str(error).split())}") from None
+    found, sought = initial.read(weights, where), net.state_dict()
+    fits = initial.cast(found, sought, where)
+    if odd := sorted((found.keys() ^ sought.keys()) | (sought.keys() - fits.keys())):
+        raise UserError(
+            f"{where} does not hold the weights of {network}: {len(odd)} are missing, unknown or of another shape, "
+            f"the first is {odd[0]}: copy export's whole folder"
+        )
+    net.load_state_dict(fits)
     return Teacher(net, distillation.build(settings.loss, settings.temperature), settings.weight)
 
 

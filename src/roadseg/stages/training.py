@@ -21,7 +21,7 @@ from roadseg.config import CLASS_WEIGHTS, Config, Phase
 from roadseg.engine import Teacher, Training
 from roadseg.labels import LabelSpace
 from roadseg.metrics import Scores, scores
-from roadseg.nets import initial
+from roadseg.nets import backbones, initial
 from roadseg.scenes import index, sources
 from roadseg.scenes.augment import MEAN, STD, Augmentation, crop_size
 from roadseg.scenes.batches import Batches
@@ -128,7 +128,7 @@ class Course:
         """The seeded network with the weights that it starts from, and a line for each weight that was not loaded."""
         torch.manual_seed(seed)
         net = nets.build(recipe.network, len(self.space.classes))
-        return net, initial.load(net, self.config.train.initial)
+        return net, initial.load(net, self.config.train.initial, self.space.classes)
 
     def plan(self, recipe: Recipe, epochs: float) -> Plan:
         """What `epochs` of training see, step by step."""
@@ -140,7 +140,7 @@ class Course:
         """A training at step 0: the seeded network, its optimizer, its schedule over `epochs`."""
         settings = self.config.train
         net, _ = self.network(recipe, seed)
-        backbone = getattr(net, "backbone", None)  # what networks call an encoder with published weights
+        published = [module for module in net.modules() if isinstance(module, backbones.Backbone)]
         return engine.start(
             net,
             loss=losses.build(recipe.loss, self.weights, settings.class_weights),
@@ -148,7 +148,7 @@ class Course:
             weight_decay=settings.weight_decay,
             schedule=schedules.build(settings.schedule),
             optimizer=settings.optimizer,
-            encoder=list(backbone.parameters()) if backbone else (),
+            encoder=[weight for backbone in published for weight in backbone.parameters()],
             encoder_rate=settings.encoder_rate,
             mixup=settings.mixup,
             clip=settings.clip,

@@ -13,10 +13,10 @@ from rich.table import Table
 
 from roadseg import figures, nets
 from roadseg.config import Config
-from roadseg.deploy import engines, timings
+from roadseg.deploy import engines, export, timings
 from roadseg.errors import UserError
 from roadseg.nets import counts
-from roadseg.scenes import sources
+from roadseg.scenes import index, sources
 
 CONVENTION = "multiply-adds of one image by torch's counter (convolutions and matrix products); papers call them FLOPs"
 
@@ -28,18 +28,19 @@ def run(
     budget_ms: float | None = None,
     out: Path = Path("models/zoo"),
 ) -> pd.DataFrame:
-    """Prints and writes the table of `networks` (all of them by default) at `size` = (height, width), pixels.
+    """Prints and writes the table of `networks` (all of them by default) at `size` = (height, width), pixels;
+    None is the deployed model's, as the search times it, or before there is a profile 360x480.
 
     A network named twice counts once. Raises UserError for one that there is not.
     """
     names = list(dict.fromkeys(networks)) or list(nets.NETS)
     nets.known(names)
     classes = len(sources.space_of(config).classes)
-    height, width = size or (config.target.height or 360, config.target.width or 480)
+    height, width = size or _size(config)
     budget = budget_ms or config.target.budget_ms
     forms = engines.forms(config.target.engines, config.target.device, config.target.threads)
     counted = [(name, *counts.of(name, classes, height, width)) for name in names]
-    timed = pd.DataFrame(timings.table(names, classes, height, width, forms))
+    timed = pd.DataFrame(timings.table(names, classes, height, width, forms, budget_ms=budget))
     frame = timed.merge(pd.DataFrame(counted, columns=["network", "parameters", "multiply_adds"]), on="network")
     frame["fits"] = frame["p95_ms"] <= budget
     out.mkdir(parents=True, exist_ok=True)
@@ -48,6 +49,14 @@ def run(
     _show(frame, budget, height, width)
     Console().print(f"{CONVENTION}\n{out / 'zoo.csv'}, {out / 'zoo.png'}", markup=False)
     return frame
+
+
+def _size(config: Config) -> tuple[int, int]:
+    try:
+        scenes = index.labelled(config, "train")
+    except UserError:
+        scenes = []
+    return export.input_size(config.target, [(scene.height, scene.width) for scene in scenes] or [(360, 480)])
 
 
 def fastest(frame: pd.DataFrame) -> pd.DataFrame:
