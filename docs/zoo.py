@@ -7,6 +7,7 @@ python -m docs.zoo
 """
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -47,6 +48,7 @@ eighth and which cost more than 40 billion multiply-adds, can therefore not pass
 GPU."""
 
 
+@cache
 def counted(name: str) -> tuple[float, float]:
     """Parameters in millions, multiply-adds in billions."""
     parameters, multiply_adds = counts.of(name, CLASSES, *(PUBLISHED[name].size or A))

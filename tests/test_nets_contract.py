@@ -1,6 +1,7 @@
 """The contract of every registered network, and its counts beside the published ones."""
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,8 +108,12 @@ def test_everything_registered_is_published_somewhere() -> None:
     assert set(nets.NETS) <= set(PUBLISHED)
 
 
+PAGE = (Path(zoo.__file__).parent / "zoo.md").read_text(encoding="utf-8")
+
+
 @EVERY
-def test_counts_are_the_published_ones_or_say_why_not(name: str) -> None:
+def test_counts_are_the_published_ones_or_say_why_not_and_the_page_has_them(name: str) -> None:
+    assert zoo.row(name) in PAGE, "write it anew: python -m docs.zoo"
     known = PUBLISHED[name]
     further = zoo.differences(known, *zoo.counted(name))
     assert bool(further) == bool(known.differs), f"{name}: {further}, {zoo.counted(name)} against {known}"
