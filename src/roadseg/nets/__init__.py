@@ -24,6 +24,7 @@ from roadseg.nets.enet import ENet
 from roadseg.nets.fastscnn import FastSCNN
 from roadseg.nets.fcn import FCN
 from roadseg.nets.linknet import LinkNet
+from roadseg.nets.lmffnet import LMFFNet
 from roadseg.nets.pidnet import PIDNetS
 from roadseg.nets.ppliteseg import PPLiteSeg, ppliteseg_b
 from roadseg.nets.pspnet import PSPNet
@@ -46,6 +47,7 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "ddrnet23": DDRNet23,
     "pidnet_s": PIDNetS,
     "regseg": RegSeg,
+    "lmffnet": LMFFNet,
     "yolo_n": YOLO,
     "yolo_s": yolo_s,
     "fcn": FCN,

@@ -16,7 +16,7 @@ A, B = (512, 1024), (1024, 2048)
 @dataclass(frozen=True)
 class Published:
     paper: str
-    """Authors and year, arXiv's number."""
+    """Authors and year, arXiv's number or the DOI."""
     parameters: float | None = None
     """Millions."""
     multiply_adds: float | None = None
@@ -120,4 +120,7 @@ PUBLISHED: dict[str, Published] = {
     "yolo_n": Published("Wang et al. 2020, 1911.11929; Liu et al. 2018, 1803.01534", 1.6, 22.7 / 2, B, ANOTHER),
     "yolo_s": Published("Wang et al. 2020, 1911.11929; Liu et al. 2018, 1803.01534", 6.5, 88.8 / 2, B, ANOTHER),
     "regseg": Published("Gao 2021, 2111.09957", 3.34, None, None, "C"),
+    "lmffnet": Published(
+        "Shi et al. 2022, doi 10.1109/TNNLS.2022.3176493", 1.35, 16.7, A, "the authors' README; their issue 1"
+    ),
 }
