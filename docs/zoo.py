@@ -56,6 +56,7 @@ def counted(name: str) -> tuple[float, float]:
 
 
 def row(name: str) -> str:
+    """Of the table, without what depends on this machine."""
     known = PUBLISHED[name]
     parameters, multiply_adds = counted(name)
     height, width = known.size or A
@@ -67,7 +68,7 @@ def row(name: str) -> str:
             _published(known.parameters),
             f"{multiply_adds:.2f} at {height}x{width}",
             _published(known.multiply_adds),
-            f"{known.source} |",
+            known.source,
         ]
     )
 
@@ -80,6 +81,17 @@ def differences(known: Published, parameters: float, multiply_adds: float) -> li
     """Which counts are further from the published ones than `NEAR` allows."""
     pairs = {"parameters": (parameters, known.parameters), "multiply_adds": (multiply_adds, known.multiply_adds)}
     return [name for name, (ours, theirs) in pairs.items() if theirs and abs(ours / theirs - 1) > NEAR[name]]
+
+
+def latencies(timed: pd.DataFrame, name: str = "") -> list[str]:
+    """Of a network, its p95 in each form, ms, empty where it was not timed; without a name, what the columns say."""
+    if timed.empty:
+        return []
+    forms = timed.pivot_table("p95_ms", "network", ["engine", "precision"], sort=False)
+    if not name:
+        size = f"{timed['width'].iloc[0]}x{timed['height'].iloc[0]}"
+        return [f"{engine} {precision} p95, ms at {size}" for engine, precision in forms.columns]
+    return [f"{one:.1f}" for one in forms.loc[name]] if name in forms.index else [""] * forms.shape[1]
 
 
 def costs(frame: pd.DataFrame) -> str:
@@ -155,15 +167,18 @@ def learnt(frame: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    columns = "| network | paper | parameters | published | multiply-adds | published | source |\n" + "|---" * 7 + "|"
-    parts = [HEAD.format(classes=CLASSES), "\n".join([columns, *map(row, nets.NETS)])]
+    timed = pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame()
+    titles = ["network", "paper", "parameters", "published", "multiply-adds", "published", "source", *latencies(timed)]
+    columns = f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|"
+    rows = [" | ".join([row(name), *latencies(timed, name)]) + " |" for name in nets.NETS]
+    parts = [HEAD.format(classes=CLASSES), "\n".join([columns, *rows])]
     reasons = [f"- `{name}`: {PUBLISHED[name].differs}" for name in nets.NETS if PUBLISHED[name].differs]
     if reasons:
         parts.append("\n## Where counts differ\n\n" + "\n".join(reasons) + "\n")
     parts.append(CHOSEN)
-    if TABLE.is_file():
+    if not timed.empty:
         shutil.copyfile(PICTURE, SHOWN)
-        parts.append("\n" + costs(pd.read_csv(TABLE)) + "\n\n![Latency against multiply-adds](images/zoo.png)")
+        parts.append("\n" + costs(timed) + "\n\n![Latency against multiply-adds](images/zoo.png)")
     if AGREED.is_file():
         parts.append("\n" + agreed(pd.read_csv(AGREED)))
     if LEARNT.is_file():
