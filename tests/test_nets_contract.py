@@ -54,14 +54,18 @@ def test_logits_have_the_inputs_size_and_training_heads_come_after(name: str) ->
         assert len(heads) == len(getattr(net, "heads", ()))
         for head in heads:
             assert head.shape[0] == 2 and head.shape[1] in (1, CLASSES)
-            assert all(small <= full for small, full in zip(head.shape[2:], size, strict=True))
+            assert tuple(head.shape[2:]) == tuple(-(-side // 8) for side in size)
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_finite_gradients_reach_every_parameter_and_a_seed_gives_the_same_again(name: str) -> None:
     net, again = seeded(name), seeded(name)
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in net.state_dict().items())
-    sum(output.square().mean() for output in net(images(2, 72, 104))).backward()
+    torch.manual_seed(5)  # of dropout
+    outputs = net(images(2, 72, 104))
+    torch.manual_seed(5)
+    assert all(map(torch.equal, outputs, again(images(2, 72, 104))))
+    sum(output.square().mean() for output in outputs).backward()
     unreached = [key for key, one in net.named_parameters() if one.grad is None or not one.grad.abs().sum() > 0]
     assert unreached == []
     assert all(parameter.grad.isfinite().all() for parameter in net.parameters() if parameter.grad is not None)
