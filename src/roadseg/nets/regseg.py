@@ -3,12 +3,9 @@
 Gao 2021, "Rethinking Dilated Convolution for Real-time Semantic Segmentation", arXiv 2111.09957; in the author's code
 `exp48_decoder26`. 3.3 M parameters at 19 classes; no training heads.
 
-Why it and not LMFFNet (1.4 M parameters): by published numbers, LMFFNet was not trained here. Both learn without
-ImageNet. The scores without pre-training that both READMEs have are of Cityscapes' test split: RegSeg 78.3, LMFFNet
-76.1. Trained alike and scored on val, three seeds of RegSeg reach 78.2 on average, of DDRNet-23 with six times the
-parameters 77.8. And its code comes with configurations, logs and a table of fields of view to hold this file against.
-For LMFFNet speaks that only it has scores from CamVid alone (train and val: 69.1 at 360x480, 72.0 at 720x960); RegSeg's
-80.9 there starts from Cityscapes.
+Its neighbour is LMFFNet (1.3 M parameters), the other small network that needs no ImageNet: docs/studies/small.md has
+both trained alike here. By the READMEs of both, on Cityscapes' test split without pre-training, RegSeg has 78.3 and
+LMFFNet 76.1; of CamVid alone only LMFFNet has scores.
 
 Input: any height and width from 64 up; strides divide upwards and resizing goes to measured sizes. Multiples of 16
 leave no border that sees padding only.
