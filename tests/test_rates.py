@@ -24,7 +24,7 @@ def test_schedules_are_drawn(workspace: Path, capsys: pytest.CaptureFixture[str]
 def test_the_range_test_finds_a_rate_between_too_low_and_too_high(workspace: Path) -> None:
     given = prepared(sources=STREETS, train={"batch": 2})
     profile.run(given)
-    best = rates.run(given, "fastscnn", steps=40, low=1e-5, high=30.0, out=Path("models/rate"))
+    best = rates.run(given, "fastscnn", steps=40, low=1e-5, high=1e4, out=Path("models/rate"))
     frame = pd.read_csv("models/rate/rate.csv")
     assert frame["learning_rate"].is_monotonic_increasing
     assert frame["learning_rate"].iloc[0] == pytest.approx(1e-5, rel=0.01)
