@@ -33,8 +33,6 @@ HEAVY = 40e9
 CLASSES = 11
 RATE, SLOW = 0.01, 0.001
 """Peak learning rate of AdamW, and of the SegFormers, which learn badly at more."""
-
-
 COARSE = ("deeplabv3_", "pspnet_")
 """Heavy networks whose logits are at an eighth."""
 
