@@ -65,13 +65,15 @@ def trained(given: config.Config) -> Trained:
     path = train.train(given, course, recipe, NullRun())
     seconds = time.perf_counter() - begun
     saved = checkpoint.load(path)
-    learner = train.kept(given, course, recipe, saved)
+    weights, _ = train.kept(given, saved)
+    net, _ = course.network(recipe, given.seed)
+    net.load_state_dict(weights)
+    net.to(course.device)
     path.unlink()  # the next one asked for is trained, not found
     found = {}
     for split in ("val", "test"):
         scenes = pack(index.labelled(given, split), long_side=given.train.long_side)
-        net, classes = learner.ema.net, len(course.space.classes)
-        matrices = engine.evaluate(net, scenes, classes=classes, device=course.device, progress=split)
+        matrices = engine.evaluate(net, scenes, classes=len(course.space.classes), device=course.device, progress=split)
         found[split] = scores(matrices.sum(axis=0))
     steps = saved["training"]["step"]
-    return Trained(recipe, learner.ema.net, pd.DataFrame(saved["curve"]), steps, seconds, found)
+    return Trained(recipe, net, pd.DataFrame(saved["curve"]), steps, seconds, found)

@@ -42,6 +42,8 @@ from roadseg.stages import fetch, remap
 
 NETWORKS = ("enet", "fastscnn", "ddrnet23slim")
 HEIGHT, WIDTH, BATCH, CLASSES, WORKERS, WARM = 360, 480, 4, 11, 2, 2
+AHEAD = WORKERS + 1
+"""Batches that are drawn beside the last timed steps, as beside all others."""
 AUX_WEIGHT = 0.4
 
 
@@ -102,7 +104,7 @@ def usual(network: str, scenes: list[Scene], cached: bool, steps: int) -> float:
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     loader = DataLoader(data, batch_size=BATCH, shuffle=False, num_workers=WORKERS, drop_last=True)
     net.train()
-    begun = 0.0
+    begun = seconds = 0.0
     for step, (images, target) in enumerate(loader):
         if step == WARM:
             begun = time.perf_counter()
@@ -117,8 +119,9 @@ def usual(network: str, scenes: list[Scene], cached: bool, steps: int) -> float:
         optimizer.step()
         loss.item()
         if step == WARM + steps - 1:
+            seconds = time.perf_counter() - begun  # before the workers are stopped
             break
-    return BATCH * steps / (time.perf_counter() - begun)
+    return BATCH * steps / seconds
 
 
 def ours(network: str, scenes: list[Scene], given: config.Config, steps: int) -> float:
@@ -136,17 +139,20 @@ def ours(network: str, scenes: list[Scene], given: config.Config, steps: int) ->
         precision=train.precision,
         channels_last=train.channels_last,
         device="cpu",
-        total_steps=WARM + steps,
+        total_steps=WARM + steps + AHEAD,
         aux_weight=train.aux_weight,
         seed=0,
     )
     memory.keep_freed()
-    batches = Batches(packed(scenes), even(WARM + steps, BATCH, (HEIGHT, WIDTH)), seed=0)
-    begun = 0.0
+    batches = Batches(packed(scenes), even(WARM + steps + AHEAD, BATCH, (HEIGHT, WIDTH)), seed=0)
+    begun = seconds = 0.0
     for report in engine.fit(training, batches, report_every=1, workers=WORKERS):
         if report.step == WARM:
             begun = time.perf_counter()
-    return BATCH * steps / (time.perf_counter() - begun)
+        if report.step == WARM + steps:
+            seconds = time.perf_counter() - begun
+            break
+    return BATCH * steps / seconds
 
 
 def packed(scenes: list[Scene]) -> Pack:
@@ -155,12 +161,16 @@ def packed(scenes: list[Scene]) -> Pack:
 
 def loader_alone(scenes: list[Scene], steps: int) -> float:
     """Images a second that our loader alone makes."""
-    batches = Batches(packed(scenes), even(WARM + steps, BATCH, (HEIGHT, WIDTH)), seed=0)
-    begun = 0.0
-    for number, _ in enumerate(prefetch(batches, 0, WARM + steps, workers=WORKERS)):
+    planned = WARM + steps + AHEAD
+    batches = Batches(packed(scenes), even(planned, BATCH, (HEIGHT, WIDTH)), seed=0)
+    begun = seconds = 0.0
+    for number, _ in enumerate(prefetch(batches, 0, planned, workers=WORKERS)):
         if number == WARM - 1:
             begun = time.perf_counter()
-    return BATCH * steps / (time.perf_counter() - begun)
+        if number == WARM + steps - 1:
+            seconds = time.perf_counter() - begun
+            break
+    return BATCH * steps / seconds
 
 
 def apart(loop: Callable[..., float], *given: object) -> float:

@@ -277,8 +277,16 @@ def test_a_gradient_that_is_no_number_is_that_steps_fault(step: int) -> None:
         next(stream)
 
 
-def test_a_batch_in_parts_is_the_batch_but_for_batch_norm() -> None:
-    """Without batch norm and dropout, gradients of parts add up to the whole's, each by its labelled pixels."""
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_a_batch_in_parts_is_the_batch_but_for_batch_norm(mixup: float) -> None:
+    """Without batch norm and dropout, gradients of parts add up to the whole's, each by its labelled pixels: those of
+    a crop and, with mixup, of the one that is mixed into it, one of which has none."""
+
+    class OneUnlabelled(Scenes):
+        def __getitem__(self, scene: int) -> tuple[np.ndarray, np.ndarray]:
+            image, label = super().__getitem__(scene)
+            return image, label if scene else np.full_like(label, 255)
+
     results = {}
     for parts in (1, 2, 3):
         net = Net()
@@ -286,8 +294,8 @@ def test_a_batch_in_parts_is_the_batch_but_for_batch_norm() -> None:
         for parameter in net.parameters():
             nn.init.normal_(parameter, std=0.3)
         net.body[1], net.body[3] = nn.Identity(), nn.Identity()
-        training = begin(net=net, parts=parts, optimizer="sgd(momentum=0)", clip=None, aux_weight=0.0)
-        results[parts] = ([report.loss for report in fit(training)], training)
+        training = begin(net=net, parts=parts, mixup=mixup, optimizer="sgd(momentum=0)", clip=None, aux_weight=0.0)
+        results[parts] = ([report.loss for report in fit(training, OneUnlabelled())], training)
     for parts in (2, 3):
         assert results[parts][0] == pytest.approx(results[1][0], rel=1e-5)
         for mine, whole in zip(results[parts][1].net.parameters(), results[1][1].net.parameters(), strict=True):
@@ -340,8 +348,8 @@ def test_mixup_mixes_images_and_losses_alike() -> None:
     twin.net.register_forward_pre_hook(lambda _, inputs: plain.append(inputs[0].clone()))
     list(fit(twin))
     share = float(np.random.default_rng((11, 0)).beta(0.4, 0.4))
-    torch.testing.assert_close(seen[0], share * plain[0] + (1 - share) * plain[0].flip(0))
-    assert torch.equal(targets[2], targets[0].flip(0)) and not torch.equal(targets[2], targets[0])
+    torch.testing.assert_close(seen[0], share * plain[0] + (1 - share) * plain[0].roll(1, 0))
+    assert torch.equal(targets[2], targets[0].roll(1, 0)) and not torch.equal(targets[2], targets[0])
     net = begin(total_steps=1, channels_last=False).net.train()
     torch.manual_seed(int(np.random.SeedSequence((11, 0)).generate_state(1)[0]))
     main, aux = net(seen[0])
@@ -533,6 +541,18 @@ def test_float16_resumes_with_its_gradient_scale(monkeypatch: pytest.MonkeyPatch
     list(fit(resumed))
     assert_same(unbroken, resumed)
     assert unbroken.scaler.get_scale() != begin().scaler.get_scale(), "the scale moved, so it had to be saved"
+
+
+def test_a_float16_gradient_that_never_is_a_number_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scaler leaves such steps out without a word: the loss stays a number, and the weights where they are."""
+    monkeypatch.setattr(sys.modules[Training.__module__], "resolve", lambda precision, device: torch.float16)
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(logits, target) + 0 * (logits.flatten()[0] * 0).sqrt()
+
+    training = begin(total_steps=60, loss=loss)
+    with pytest.raises(Diverged, match=r"loss \d.*, norm of its gradient inf at step 3\d,"):
+        list(fit(training))
 
 
 def test_windows_cover_a_side_evenly_and_overlap() -> None:

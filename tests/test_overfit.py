@@ -1,6 +1,8 @@
 """The check before a long training, on drawn scenes and, where the mirror is, on four real ones."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -56,6 +58,23 @@ def test_what_cannot_be_learnt_fails_by_name(workspace: Path) -> None:
         overfit.run(given, ["fastscnn"], scenes=99)
     with pytest.raises(UserError, match=r"there is no network 'net'"):
         overfit.run(given, ["net"])
+
+
+def test_a_network_that_memory_does_not_hold_costs_the_others_nothing(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, learn = prepared(sources=STREETS), overfit.learn
+
+    def full(config: config.Config, network: str, *given: Any, **settings: Any) -> Iterator[overfit.Look]:
+        if network == "enet":
+            raise StageFailure("out of memory")
+        yield from learn(config, network, *given, **settings)
+
+    monkeypatch.setattr(overfit, "learn", full)
+    with pytest.raises(StageFailure, match="overfit: enet stayed below"):
+        overfit.run(given, ["enet", "fastscnn"], scenes=2, steps=2, goal=0.001)
+    assert "enet: out of memory" in capsys.readouterr().out
+    assert set(pd.read_csv("models/overfit/overfit.csv")["network"]) == {"fastscnn"}
 
 
 @pytest.mark.parametrize("network", ["fastscnn", "yolo_n"])

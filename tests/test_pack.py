@@ -81,6 +81,14 @@ def test_unreadable_scenes_are_left_out_by_name_only_where_that_is_allowed(tmp_p
         pack(scenes[1:3], skip_unreadable=True)
 
 
+def test_an_image_that_is_larger_than_its_label_counts_by_its_own_size(tmp_path: Path) -> None:
+    """30 kB of image and 25 bytes of label; shrunk to a long side of 10, 300 and 25."""
+    scene = drawn(tmp_path, "a", (100, 100), label_size=(5, 5))
+    with pytest.raises(UserError, match=r"take 3e-05 GB .* train\.cache_gb .* is 2e-05"):
+        pack([scene], limit_gb=20e-6)
+    assert pack([scene], long_side=10, limit_gb=20e-6).size == (10, 10)
+
+
 def test_packs_keep_to_their_limit_and_the_oldest_go(tmp_path: Path) -> None:
     """Each scene is 100x100: 40 kB decoded, and less than one more of tables."""
     packs = [pack([drawn(tmp_path, name, (100, 100))]).folder for name in ("a", "bb", "ccc")]

@@ -33,5 +33,5 @@ def test_the_range_test_finds_a_rate_between_too_low_and_too_high(workspace: Pat
     assert Path("models/rate/rate.png").is_file()
     with pytest.raises(UserError, match=r"--low 1 must be below --high 0\.1"):
         rates.run(given, None, steps=20, low=1, high=0.1, out=Path("models/rate"))
-    with pytest.raises(UserError, match="there is no network 'net'"):
+    with pytest.raises(UserError, match=r"^there is no network 'net'"):
         rates.run(given, "net", steps=20, low=1e-5, high=1, out=Path("models/rate"))

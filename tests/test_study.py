@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from bench import study
+from bench import course, study
 from roadseg import config
 from roadseg.errors import UserError
-from roadseg.stages import search
+from roadseg.stages import profile, search
+from tests.test_overfit import STREETS, prepared
 
 PROJECT = Path(__file__).resolve().parents[1]
 STUDIES = sorted((PROJECT / "params" / "studies").glob("*.yaml"))
@@ -34,6 +35,16 @@ def test_the_recipe_against_the_clock_is_a_run_of_its_own() -> None:
     given = config.read(PROJECT / "params" / "camvid30.yaml")
     search.check(given)
     assert given.data.sources == ("camvid",) and given.train.initial == "random"
+
+
+def test_a_run_is_trained_and_scored(workspace: Path) -> None:
+    """What studies and the clock do with their settings, on a few drawn scenes."""
+    given = prepared(sources=STREETS, train={"epochs": 2}, search={"networks": ["fastscnn"], "losses": ["dice"]})
+    profile.run(given)
+    made = course.trained(given)
+    assert made.steps > 0 and made.scores["val"].miou == made.curve["val_miou"].iloc[-1], "the same weights and scenes"
+    assert 0 < made.scores["test"].miou < 1
+    assert not list(Path(".state/checkpoints").glob("*.pt"))
 
 
 def test_settings_that_there_are_not_are_refused() -> None:

@@ -1,13 +1,14 @@
 """A finalist's training: killed and resumed it is the same one; early stopping; which weights are kept."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 
 from roadseg import checkpoint, config, paths
 from roadseg.errors import UserError
+from roadseg.metrics import Scores
 from roadseg.stages import profile, score, train
 from roadseg.stages.stage import stage
 from roadseg.stages.training import Course, Recipe
@@ -93,6 +95,17 @@ def test_a_training_repeated_is_the_same_with_any_number_of_workers(workspace: P
     assert written[0] == written[1] == written[2]
 
 
+def test_mixup_of_one_crop_is_refused(workspace: Path) -> None:
+    given = prepared(sources=STREETS, train={"batch": 1, "mixup": 0.2})
+    profile.run(given)
+    course = Course.open(given)
+    with pytest.raises(
+        UserError, match=r"train\.mixup: a step has one crop \(share 1\) .* needs two: raise train\.batch"
+    ):
+        train.train(given, course, RECIPE, NullRun())
+    assert course.plan(replace(RECIPE, crop=0.5), 1).phases[0].crops == 3, "smaller crops are more"
+
+
 @pytest.fixture
 def scored(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Validation scores that the test lists in advance, in place of the network's own; the last one stays."""
@@ -102,7 +115,7 @@ def scored(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     def score(course: Course, training: Any) -> Any:
         value = scores.pop(0) if len(scores) > 1 else scores[0]
-        return SimpleNamespace(miou=value, pixel_accuracy=value, iou=(value,) * 19)
+        return Scores(value, (value,) * 19, value, value, value, 19)
 
     monkeypatch.setattr(Course, "score", score)
     return scores
@@ -114,14 +127,15 @@ def test_training_stops_where_it_no_longer_improves_and_keeps_the_best(
     scored += [0.1, 0.4, 0.3, 0.2, 0.2, 0.2]
     given = config.read()
     course = Course.open(given)
-    old, other = (paths.state("checkpoints", f"{name}.pt") for name in ("old", "other"))
-    old.touch()
-    other.touch()
-    os.utime(old, (0, time.time() - (train.KEEP_DAYS + 1) * 86400))
+    old, half, other = (paths.state("checkpoints", name) for name in ("old.pt", "half.pt.aside", "other.pt"))
+    for path in (old, half, other):
+        path.touch()
+    for path in (old, half):
+        os.utime(path, (0, time.time() - (train.KEEP_DAYS + 1) * 86400))
     saved = checkpoint.load(train.train(given, course, RECIPE, NullRun()))
-    assert [path.exists() for path in (old, other)] == [False, True], "what nobody asked for is forgotten"
+    assert [path.exists() for path in (old, half, other)] == [False, False, True], "what nobody asked for is forgotten"
     assert [row["val_miou"] for row in saved["curve"]] == [0.1, 0.4, 0.3, 0.2]
-    assert saved["best"]["miou"] == 0.4 and saved["best"]["epoch"] == pytest.approx(2, abs=0.6)
+    assert saved["best"]["scores"]["miou"] == 0.4 and saved["best"]["epoch"] == pytest.approx(2, abs=0.6)
     assert "no better for 2 epochs, stopped at 4" in capsys.readouterr().out
     steps = saved["training"]["step"]
     again = checkpoint.load(train.train(given, course, RECIPE, NullRun()))
@@ -154,6 +168,8 @@ def test_the_weights_that_are_written_are_those_asked_for(scored: list[float], k
     expected = saved["best"]["net"] if keep == "best" else saved["training"]["ema"]
     written = checkpoint.load(paths.TRAIN / "finalists" / RECIPE.name / "weights.pt")
     assert all(torch.equal(value, expected[name]) for name, value in written.items())
+    said = json.loads((paths.TRAIN / "metrics.json").read_text())
+    assert said["best_val_miou"] == (0.4 if keep == "best" else 0.2), "as the validation that saw them said"
 
 
 @pytest.mark.parametrize(

@@ -289,13 +289,13 @@ class Train(Section):
     max_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Largest share that one class may have of a crop, else it is drawn anew (class-aware cropping); 1: any."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of mixup (Zhang et al. 2018); 0 mixes nothing."""
+    """Alpha of mixup (Zhang et al. 2018); 0 mixes nothing. It needs two crops a step, of each process."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of a step's gradient; None does not clip."""
     parts: Positive = 1
     """In how many parts a batch goes through, one after another (gradient accumulation): the same batch in less
-    memory, but batch norm, and losses that look at whole regions, see a part at a time. Where memory runs out, there
-    are more."""
+    memory, but batch norm, and losses that look at whole regions or divide by class weights, see a part at a time.
+    Where memory runs out, there are more."""
     phases: tuple[Phase, ...] = ()
     """What training sees one after another; none: whole scenes' crops from the first to the last step."""
     workers: Annotated[int, Field(ge=0)] = 1
@@ -361,9 +361,9 @@ class Target(Section):
     budget_ms: Annotated[float, Field(gt=0)]
     """Largest p95 latency of one image, milliseconds, preprocessing and argmax included."""
     height: Positive | None = None
-    """Input height in pixels; None is the one that most training scenes have."""
+    """Input height in pixels; None is the one that most training scenes have, within train.long_side."""
     width: Positive | None = None
-    """Input width in pixels; None is the one that most training scenes have."""
+    """Input width in pixels; None is the one that most training scenes have, within train.long_side."""
     engines: tuple[Literal["onnxruntime", "openvino"], ...] = Field(min_length=1)
     """Engines that the deployer can install."""
     threads: Positive

@@ -30,6 +30,8 @@ from roadseg.scenes.batches import Batch, Batches, prefetch
 
 BACK_OFF = 0.5
 """Factor on the learning rate after each setback."""
+LEAST_SCALE = 2.0**-20
+"""Of float16's gradients: 36 steps in a row that were left out are no overflow any more."""
 
 
 class Diverged(StageFailure):
@@ -144,8 +146,9 @@ def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:
     weights are not to be used where one is not finite.
 
     Where the batch does not fit into the device's memory, it is divided, and stays so: each part weighs as much as it
-    has labelled pixels. Batch norm then sees a part at a time, and its running statistics hold what the failed try saw
-    as well. Of several processes none can go back alone: they end.
+    has labelled pixels, which is the whole batch's mean where all classes weigh the same. Losses that divide by weights
+    of pixels, or look at whole regions, see a part at a time, and so does batch norm, whose running statistics hold
+    what the failed try saw as well. Of several processes none can go back alone: they end.
     """
     _steer(training, rate)
     training.net.train()
@@ -159,7 +162,8 @@ def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:
         except torch.OutOfMemoryError:
             if training.parts >= len(batch[0]):
                 raise StageFailure(
-                    f"out of memory on {training.device} with one crop at a time: lower search.crops (params.yaml)"
+                    f"out of memory on {training.device} with one crop at a time: lower search.crops or "
+                    "train.long_side (params.yaml)"
                 ) from None
             if distributed.size() > 1:
                 raise StageFailure(
@@ -181,8 +185,8 @@ def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:
 
 
 def _update(training: Training) -> Tensor:
-    """Moves the weights by their gradient, and the averaged ones after them. Its norm; 0 with a gradient scaler, which
-    leaves out steps whose gradient is not finite."""
+    """Moves the weights by their gradient, and the averaged ones after them. Its norm; with a gradient scaler, which
+    leaves out steps whose gradient is not finite, 0, or infinity where it has left out all of the last ones."""
     if training.clip:
         training.scaler.unscale_(training.optimizer)
     weights = list(training.net.parameters())
@@ -192,7 +196,9 @@ def _update(training: Training) -> Tensor:
     training.scaler.step(training.optimizer)
     training.scaler.update()
     training.ema.update(training.net, training.step)
-    return norm.new_zeros(()) if training.scaler.is_enabled() else norm
+    if training.scaler.is_enabled():
+        return norm.new_tensor(0.0 if training.scaler.get_scale() > LEAST_SCALE else math.inf)
+    return norm
 
 
 def _seed(training: Training) -> int:
@@ -203,45 +209,52 @@ def _seed(training: Training) -> int:
 
 def _backward(training: Training, images: Tensor, labels: Tensor) -> Tensor:
     """Adds the batch's gradients, part after part; the loss, float32 scalar without a graph."""
-    labelled = (labels != IGNORE).flatten(1).sum(dim=1)
     total = torch.zeros((), device=training.device)
-    own = 1.0
+    views = [(1.0, images, labels)]
     if training.mixup:
         own = float(np.random.default_rng((training.seed, training.step)).beta(training.mixup, training.mixup))
-    # mixup: each with its mirror place in all of this process's crops, so that parts change nothing
-    others = (images.flip(0), labels.flip(0)) if training.mixup else (images, labels)
-    columns = (images, labels, *others, labelled)
-    parts = list(zip(*(column.chunk(training.parts) for column in columns), strict=True))
-    for number, (image, label, other_image, other_label, counts) in enumerate(parts):
-        share = 1.0
-        if len(parts) > 1:
-            of_all = distributed.total(torch.stack([counts.sum(), labelled.sum()]).to(training.device))
-            share = float(of_all[0] / of_all[1].clamp_min(1))
+        # each with the one before it in all of this process's crops, so that parts change nothing
+        views = [(own, images, labels), (1 - own, images.roll(1, 0), labels.roll(1, 0))]
+    divided = [[(weight, *part) for part in _parts(training, image, label)] for weight, image, label in views]
+    parts = list(zip(*divided, strict=True))
+    for number, part in enumerate(parts):
         forward = training.forward
         with (
             forward.no_sync() if isinstance(forward, DistributedDataParallel) and parts[number + 1 :] else nullcontext()
         ):
-            loss = share * _loss(training, (image, other_image), (label, other_label), own)
+            loss = _loss(training, part)
             training.scaler.scale(loss).backward()
         total += loss.detach()
     return total
 
 
-def _loss(training: Training, images: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor], own: float) -> Tensor:
-    """The loss of images (uint8 BHWC) and labels (uint8 BHW), the second of which are mixed in by a share 1 - own."""
-    mixed = 1 if own == 1 else 2
-    views = [normalise(one.to(training.device, non_blocking=True)) for one in images[:mixed]]
-    image = views[0] if mixed == 1 else own * views[0] + (1 - own) * views[1]
+def _parts(training: Training, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Images and labels of each part of a batch, and its share of the labelled pixels, of all processes together."""
+    chunks = labels.chunk(training.parts)
+    shares = [1.0]
+    if len(chunks) > 1:
+        counts = torch.stack([(chunk != IGNORE).sum() for chunk in chunks])
+        of_all = distributed.total(counts.to(training.device, torch.float64))
+        shares = (of_all / of_all.sum().clamp_min(1)).tolist()
+    return zip(images.chunk(training.parts), chunks, shares, strict=True)
+
+
+def _loss(training: Training, views: Sequence[tuple[float, Tensor, Tensor, float]]) -> Tensor:
+    """The loss of a part. views: one, or the two that mixup mixes, each its weight, images (uint8 BHWC), labels (uint8
+    BHW) and their share of the batch."""
+    pictures = [normalise(one.to(training.device, non_blocking=True)) for _, one, _, _ in views]
+    image = pictures[0] if len(views) == 1 else views[0][0] * pictures[0] + views[1][0] * pictures[1]
     if not training.channels_last:
         image = image.contiguous()
-    target, *other = (one.to(training.device, non_blocking=True).long() for one in labels[:mixed])
     with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
         outputs = training.forward(image)
-    loss = own * _weigh(training.loss, outputs, target, training.aux_weight)
-    for second in other:
-        loss = loss + (1 - own) * _weigh(training.loss, outputs, second, training.aux_weight)
+    targets = [labels.to(training.device, non_blocking=True).long() for _, _, labels, _ in views]
+    loss = torch.zeros((), device=training.device)
+    for (weight, _, _, share), target in zip(views, targets, strict=True):
+        loss = loss + weight * share * _weigh(training.loss, outputs, target, training.aux_weight)
     if training.teacher:
-        loss = loss + training.teacher.weight * _imitate(training, training.teacher, image, outputs, target)
+        share = views[0][-1]
+        loss = loss + share * training.teacher.weight * _imitate(training, training.teacher, image, outputs, targets[0])
     return loss
 
 

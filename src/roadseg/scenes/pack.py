@@ -28,6 +28,7 @@ from rich.progress import track
 
 from roadseg import paths
 from roadseg.errors import UserError
+from roadseg.scenes import png
 from roadseg.scenes.index import Scene
 
 FORMAT = 4
@@ -147,13 +148,23 @@ def _forget(packs: Path, needed: int, limit_gb: float | None) -> None:
 
 
 def _bytes(scenes: Sequence[Scene], limits: Limits) -> int:
-    """Of the scenes' pack, where images have their labels' size."""
+    """Of the scenes' pack. A file that cannot be read is taken to have its label's size: `_build` says what it is."""
+    total = 0
+    for scene in scenes:
+        label = scene.height, scene.width
+        try:
+            image = png.size(scene.image)
+        except UserError:
+            image = label
+        total += 3 * math.prod(shrunk(image, limits[0])) + math.prod(shrunk(label, limits[1]))
+    return total
 
-    def pixels(scene: Scene, limit: int | None) -> float:
-        shrunk = min(1.0, limit / max(scene.height, scene.width)) if limit else 1.0
-        return scene.height * scene.width * shrunk**2
 
-    return round(sum(3 * pixels(scene, limits[0]) + pixels(scene, limits[1]) for scene in scenes))
+def shrunk(size: tuple[int, int], long_side: int | None) -> tuple[int, int]:
+    """(height, width) in pixels of what a pack holds of a scene, or a label, of this size."""
+    if long_side is None or (scale := long_side / max(size)) >= 1:
+        return size
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _key(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool) -> str:
@@ -225,7 +236,8 @@ def _decode(path: Path, mode: str, long_side: int | None) -> np.ndarray:
         raise UserError(f"{path} is in the index but not on disk: run fetch and remap again") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken chunks
         raise UserError(f"{path} cannot be decoded ({error}): fetch or remap it again") from None
-    if long_side is not None and (scale := long_side / max(picture.size)) < 1:
+    height, width = shrunk((picture.height, picture.width), long_side)
+    if (width, height) != picture.size:
         by = Image.Resampling.NEAREST if mode == "L" else Image.Resampling.BILINEAR
-        picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), by)
+        picture = picture.resize((width, height), by)
     return np.asarray(picture)

@@ -28,6 +28,7 @@ from roadseg.errors import StageFailure
 from roadseg.metrics import confusion, scores
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.index import Scene, labelled
+from roadseg.scenes.pack import shrunk
 from roadseg.stages.stage import stage
 
 AGREEMENT = 0.999  # share of pixels whose arg max must be the network's
@@ -39,7 +40,7 @@ def run(config: Config) -> None:
     with stage("export") as running:
         folder = running.folder(paths.EXPORT / "finalists")
         scenes = labelled(config, "val")
-        size = input_size(config.target, _training_sizes())
+        size = input_size(config.target, training_sizes(config))
         found = paths.finalists(paths.TRAIN / "finalists")
         rows = {source.name: _export(source, folder / source.name, size, scenes) for source in found}
         running.json(paths.EXPORT / "agreement.json", rows)
@@ -92,11 +93,12 @@ def _export(source: Path, target: Path, size: tuple[int, int], scenes: list[Scen
     return {"input": {"height": size[0], "width": size[1]}, **row, "trained_miou": recipe["val_miou"]}
 
 
-def _training_sizes() -> list[tuple[int, int]]:
-    """(height, width) of every labelled training image, from the profile."""
+def training_sizes(config: Config) -> list[tuple[int, int]]:
+    """(height, width) at which training sees every labelled training image of the profile."""
     scenes = pd.read_csv(paths.PROFILE / "scenes.csv")
     train = scenes[(scenes["split"] == "train") & scenes["label"].notna()]
-    return list(zip(train["image_height"].astype(int), train["image_width"].astype(int), strict=True))
+    sizes = zip(train["image_height"].astype(int), train["image_width"].astype(int), strict=True)
+    return [shrunk(size, config.train.long_side) for size in sizes]
 
 
 def _show(rows: dict[str, dict[str, Any]]) -> None:

@@ -45,6 +45,8 @@ class Look:
     miou: float
     """Of the classes that the scenes show, 0..1."""
     seconds: float
+    parts: int = 1
+    """In how many parts the batch went through memory."""
 
 
 def run(
@@ -70,13 +72,14 @@ def run(
                 for look in learn(config, name, few, classes, steps=steps, goal=goal):
                     looks.append(look)
                     progress.update(bar, completed=look.step, description=f"{name}: mIoU {look.miou:.1%}")
-            except engine.Diverged as error:
+            except StageFailure as error:
                 progress.console.print(f"{name}: {error}", markup=False)
             last = looks[-1]
             progress.remove_task(bar)
             verdict = "learns" if last.miou >= goal else "does not learn"
             said = f"{name} {verdict}: mIoU {last.miou:.1%} of {scenes} scenes after {last.step} steps"
-            progress.console.print(f"{said}, {last.seconds:.0f} s", markup=False)
+            small = f", its batch in {last.parts} parts" if last.parts > 1 else ""
+            progress.console.print(f"{said}, {last.seconds:.0f} s{small}", markup=False)
             rows += [{"network": name, "step": one.step, "loss": one.loss, "miou": one.miou} for one in looks[1:]]
             below += [name] * (last.miou < goal)
     out.mkdir(parents=True, exist_ok=True)
@@ -140,6 +143,6 @@ def learn(
     for report in engine.fit(training, batches, report_every=-(-steps // LOOKS)):
         matrices = engine.evaluate(training.ema.net, few, classes=classes, device=device)
         miou = scores(matrices.sum(axis=0)).miou
-        yield Look(report.step, report.loss, miou, time.perf_counter() - begun)
+        yield Look(report.step, report.loss, miou, time.perf_counter() - begun, report.parts)
         if miou >= goal:
             return

@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from roadseg import figures, schedules
+from roadseg import figures, nets, schedules
 from roadseg.config import Config
 from roadseg.engine import Diverged
 from roadseg.errors import StageFailure, UserError
@@ -47,6 +47,7 @@ def run(config: Config, network: str | None, *, steps: int, low: float, high: fl
     if low >= high:
         raise UserError(f"--low {low:g} must be below --high {high:g}")
     config = registered.pinned(config)
+    nets.known([network] if network else [])
     name = network or config.search.networks[0]
     only = config.search.model_copy(update={"networks": (name,)})
     config = config.model_copy(

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from roadseg import checkpoint, distributed, figures, paths
 from roadseg.config import Config
-from roadseg.engine import Diverged, Training
+from roadseg.engine import Diverged
 from roadseg.errors import StageFailure
+from roadseg.metrics import Scores
 from roadseg.nets import initial
 from roadseg.stages import training
 from roadseg.stages.progress import live
@@ -33,6 +35,8 @@ def finalists() -> tuple[str, list[Recipe]]:
     return chosen["study"], [Recipe(**values) for values in chosen["finalists"]]
 
 
+FORMAT = 2
+"""Of a finalist's checkpoint. Raise it when what is in one changes: older ones are then trained anew."""
 KEEP_DAYS = 14
 """What was not asked for in so long is trained again when it is wanted."""
 
@@ -40,14 +44,15 @@ KEEP_DAYS = 14
 def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Path:
     """Trains one finalist to the end of its budget, going on from its last checkpoint, and returns that checkpoint.
 
-    The checkpoint holds the training's state, the curve so far and the best averaged weights by validation mIoU.
+    The checkpoint holds the training's state, the curve so far, the last validation's scores, and the best averaged
+    weights by validation mIoU with theirs.
     """
     key = _key(config, course, recipe)
     path = paths.state("checkpoints", f"{key}.pt")
     _forget(path)
     learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
     curve: list[dict[str, float]] = []
-    best: dict[str, Any] = {"miou": -1.0, "epoch": 0.0, "net": {}}
+    best: dict[str, Any] = {}
     if path.exists():
         saved = checkpoint.load(path)
         learner.load(saved["training"])
@@ -75,19 +80,18 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
             }
             curve.append(row)
             run.metrics(row, step=len(curve))
-            if result.miou > best["miou"]:
+            if not best or result.miou > best["scores"]["miou"]:
                 net = {name: value.clone() for name, value in learner.ema.net.state_dict().items()}
-                best = {"miou": result.miou, "epoch": report.epoch, "net": net}
+                best = {"scores": asdict(result), "epoch": report.epoch, "net": net}
             if distributed.rank() == 0:
-                checkpoint.save(path, {"training": learner.state(), "curve": curve, "best": best})
+                state = {"training": learner.state(), "curve": curve, "scores": asdict(result), "best": best}
+                checkpoint.save(path, state)
             if _given_up(config, curve):
                 print(f"{recipe.name}: no better for {config.train.patience:g} epochs, stopped at {report.epoch:.1f}")
                 break
         if not distributed.agreed(run.finished):
             course.record(run)
-            if config.train.keep == "best":
-                learner.ema.net.load_state_dict(best["net"])
-            final = course.score(learner)
+            _, final = kept(config, checkpoint.load(path))
             ious = zip(course.space.classes, final.iou, strict=True)
             run.metrics({f"iou_{name}": iou for name, iou in ious if iou is not None})
             run.figure("curves.png", figures.curves(pd.DataFrame(curve)))
@@ -95,11 +99,11 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
 
 
 def _forget(path: Path) -> None:
-    """Removes the checkpoints beside `path` that nobody has asked for in KEEP_DAYS: each change of data, settings or
-    code makes another."""
+    """Removes the checkpoints beside `path`, half-written ones too, that nobody has asked for in KEEP_DAYS: each change
+    of data, settings or code makes another."""
     if path.exists():
         path.touch()  # when it was last asked for
-    for old in path.parent.glob("*.pt"):
+    for old in path.parent.glob("*.pt*"):
         if time.time() - old.stat().st_mtime > KEEP_DAYS * 86400:
             old.unlink(missing_ok=True)
 
@@ -137,18 +141,18 @@ def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recip
 
 
 def _key(config: Config, course: Course, recipe: Recipe) -> str:
-    ends = {name: getattr(config.train, name) for name in ("epochs", "patience", "validate_every")}
+    ends: dict[str, Any] = {"format": FORMAT}
+    ends |= {name: getattr(config.train, name) for name in ("epochs", "patience", "validate_every")}
     ends |= {"left_out": course.train.left_out} if course.train.left_out else {}
     return training.key(config, [recipe.network], train=asdict(recipe), **ends)
 
 
-def kept(config: Config, course: Course, recipe: Recipe, saved: dict[str, Any]) -> Training:
-    """The training that a finalist's checkpoint holds, with the averaged weights that `train.keep` names."""
-    learner = course.begin(recipe, epochs=config.train.epochs, seed=config.seed)
-    learner.load(saved["training"])
+def kept(config: Config, saved: dict[str, Any]) -> tuple[dict[str, torch.Tensor], Scores]:
+    """Of a finalist's checkpoint, the averaged weights that `train.keep` names, and their scores on the validation
+    split."""
     if config.train.keep == "best":
-        learner.ema.net.load_state_dict(saved["best"]["net"])
-    return learner
+        return saved["best"]["net"], Scores(**saved["best"]["scores"])
+    return saved["training"]["ema"], Scores(**saved["scores"])
 
 
 def write(config: Config, course: Course, trained: dict[Recipe, Path], running: Stage) -> None:
@@ -157,11 +161,10 @@ def write(config: Config, course: Course, trained: dict[Recipe, Path], running: 
     curves, summary = [], []
     for recipe, path in trained.items():
         saved = checkpoint.load(path)
-        learner = kept(config, course, recipe, saved)
-        result = course.score(learner)
+        weights, result = kept(config, saved)
         home = folder / recipe.name
         home.mkdir()
-        checkpoint.save(home / "weights.pt", learner.ema.net.state_dict())
+        checkpoint.save(home / "weights.pt", weights)
         epochs, key = config.train.epochs, _key(config, course, recipe)
         described = training.describe(recipe, course, key=key, epochs=epochs, val=result)
         (home / "recipe.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ from torch import nn
 from roadseg import closure, distributed, engine, losses, nets, paths, schedules
 from roadseg.config import CLASS_WEIGHTS, Config, Phase
 from roadseg.engine import Teacher, Training
+from roadseg.errors import UserError
 from roadseg.labels import LabelSpace
 from roadseg.metrics import Scores, scores
 from roadseg.nets import backbones, initial
@@ -131,10 +132,16 @@ class Course:
         return net, initial.load(net, self.config.train.initial, self.space.classes)
 
     def plan(self, recipe: Recipe, epochs: float) -> Plan:
-        """What `epochs` of training see, step by step."""
+        """What `epochs` of training see, step by step. UserError where mixup would have nothing to mix."""
         asked = self.config.train.phases or (Phase(share=1),)
         pixels, processes = int(epochs * self.train.pixels), self.config.train.processes
-        return plan(pixels, self.batch_pixels, self.crop(recipe.crop), asked, processes)
+        made = plan(pixels, self.batch_pixels, self.crop(recipe.crop), asked, processes)
+        if self.config.train.mixup and min(phase.crops for phase in made.phases) < 2 * processes:
+            raise UserError(
+                f"params.yaml: train.mixup: a step has one crop (share {recipe.crop:g}) of each process, and mixup "
+                "needs two: raise train.batch, lower search.crops, or set it to 0"
+            )
+        return made
 
     def begin(self, recipe: Recipe, *, epochs: float, seed: int) -> Training:
         """A training at step 0: the seeded network, its optimizer, its schedule over `epochs`."""

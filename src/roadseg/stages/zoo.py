@@ -13,10 +13,12 @@ from rich.table import Table
 
 from roadseg import figures, nets
 from roadseg.config import Config
-from roadseg.deploy import engines, export, timings
+from roadseg.deploy import engines, timings
+from roadseg.deploy.export import input_size
 from roadseg.errors import UserError
 from roadseg.nets import counts
-from roadseg.scenes import index, sources
+from roadseg.scenes import sources
+from roadseg.stages.export import training_sizes
 
 CONVENTION = "multiply-adds of one image by torch's counter (convolutions and matrix products); papers call them FLOPs"
 
@@ -36,7 +38,7 @@ def run(
     names = list(dict.fromkeys(networks)) or list(nets.NETS)
     nets.known(names)
     classes = len(sources.space_of(config).classes)
-    height, width = size or _size(config)
+    height, width = size or deployed_size(config)
     budget = budget_ms or config.target.budget_ms
     forms = engines.forms(config.target.engines, config.target.device, config.target.threads)
     counted = [(name, *counts.of(name, classes, height, width)) for name in names]
@@ -51,12 +53,13 @@ def run(
     return frame
 
 
-def _size(config: Config) -> tuple[int, int]:
+def deployed_size(config: Config) -> tuple[int, int]:
+    """(height, width) of the deployed model's input, pixels; 360x480 before there is a profile."""
     try:
-        scenes = index.labelled(config, "train")
-    except UserError:
-        scenes = []
-    return export.input_size(config.target, [(scene.height, scene.width) for scene in scenes] or [(360, 480)])
+        sizes = training_sizes(config)
+    except FileNotFoundError:
+        sizes = []
+    return input_size(config.target, sizes or [(360, 480)])
 
 
 def fastest(frame: pd.DataFrame) -> pd.DataFrame:
