@@ -37,6 +37,7 @@ def run(config: Config, running: Stage) -> None:
     """Opens the study where it was, runs what is left of it and places models/search/."""
     runs.close_stale("search")
     course = Course.open(config)
+    search.plan(config, course)
     table = measure(quote(config), quote(course))
     key = search.key(config, search.admitted(config, table))
     with (

@@ -12,11 +12,10 @@ from torch import nn
 from roadseg import config
 from roadseg.deploy import latency, memory
 from roadseg.deploy.engines import Form
-from roadseg.deploy.export import input_size
 from roadseg.errors import StageFailure, UserError
 from roadseg.nets import counts
 from roadseg.stages import profile, zoo
-from roadseg.stages.export import training_sizes
+from roadseg.stages.sizes import deployed
 from roadseg.stages.training import Course
 from tests import brightest
 from tests.test_overfit import STREETS, prepared
@@ -54,12 +53,10 @@ def test_peak_memory_is_of_a_process_that_runs_the_model(tmp_path: Path) -> None
 
 
 def test_what_is_timed_and_what_is_exported_has_the_size_that_is_trained(workspace: Path) -> None:
-    """Drawn scenes of 64x96, shrunk to a long side of 64."""
+    """Drawn scenes of 64x96, shrunk to a long side of 64; a session brings ids back to the image's size."""
     given = prepared(sources=STREETS, train={"long_side": 64})
-    assert zoo.deployed_size(given) == (360, 480), "before there is a profile"
     profile.run(given)
-    trained = Course.open(given).train.size
-    assert trained == (43, 64) == zoo.deployed_size(given) == input_size(given.target, training_sizes(given))
+    assert deployed(given) == ((64, 96), (43, 64)) == ((64, 96), Course.open(given).train.size)
 
 
 def test_the_table_has_a_row_a_form_and_marks_what_fits(

@@ -328,8 +328,8 @@ class Train(Section):
     channels_last: bool
     """Memory layout of the training step."""
     long_side: Annotated[int, Field(ge=64)] | None = None
-    """Pixels. A larger scene is shrunk to it in the training cache; labels that are scored keep their size. None: no
-    limit."""
+    """Pixels. A larger image is shrunk to it in the training cache, and by the deployed model unless its target says
+    otherwise; labels that are scored keep their size. None: no limit."""
     cache_gb: Annotated[float, Field(gt=0)] | None = None
     """Of all decoded scenes in .state/packs together, those of training and validation at once; the oldest go first.
     None: no limit but the disk's."""

@@ -40,12 +40,17 @@ class Deployed(nn.Module):
 
 def input_size(target: Target, sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
     """(height, width) in pixels of the deployed model's input: the target's where set, else the commonest of `sizes`,
-    the training images' own. Of two that are as common the larger: the answer does not hang on an order."""
+    at which training sees its images."""
+    height, width = commonest(sizes)
+    return target.height or height, target.width or width
+
+
+def commonest(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Of training images' sizes; of two that are as common the larger, so that the answer does not hang on an order."""
     counted = Counter(sizes)
     if not counted:
         raise UserError("there is no training image, so no input size: look at data/profile/scenes.csv")
-    height, width = max(counted, key=lambda size: (counted[size], size))
-    return target.height or height, target.width or width
+    return max(counted, key=lambda size: (counted[size], size))
 
 
 def to_onnx(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -23,12 +22,12 @@ from roadseg import checkpoint, labels, nets, paths
 from roadseg.config import Config
 from roadseg.deploy import engines, judge
 from roadseg.deploy.engines import Session
-from roadseg.deploy.export import input_size, to_onnx
+from roadseg.deploy.export import to_onnx
 from roadseg.errors import StageFailure
 from roadseg.metrics import confusion, scores
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.index import Scene, labelled
-from roadseg.scenes.pack import shrunk
+from roadseg.stages import sizes
 from roadseg.stages.stage import stage
 
 AGREEMENT = 0.999  # share of pixels whose arg max must be the network's
@@ -40,7 +39,7 @@ def run(config: Config) -> None:
     with stage("export") as running:
         folder = running.folder(paths.EXPORT / "finalists")
         scenes = labelled(config, "val")
-        size = input_size(config.target, training_sizes(config))
+        _, size = sizes.deployed(config)
         found = paths.finalists(paths.TRAIN / "finalists")
         rows = {source.name: _export(source, folder / source.name, size, scenes) for source in found}
         running.json(paths.EXPORT / "agreement.json", rows)
@@ -91,14 +90,6 @@ def _export(source: Path, target: Path, size: tuple[int, int], scenes: list[Scen
     session = engines.open_session(model, form.engine, form.precision, torch.get_num_threads(), form.device)
     row = compare(net, session, scenes, classes, source.name)
     return {"input": {"height": size[0], "width": size[1]}, **row, "trained_miou": recipe["val_miou"]}
-
-
-def training_sizes(config: Config) -> list[tuple[int, int]]:
-    """(height, width) at which training sees every labelled training image of the profile."""
-    scenes = pd.read_csv(paths.PROFILE / "scenes.csv")
-    train = scenes[(scenes["split"] == "train") & scenes["label"].notna()]
-    sizes = zip(train["image_height"].astype(int), train["image_width"].astype(int), strict=True)
-    return [shrunk(size, config.train.long_side) for size in sizes]
 
 
 def _show(rows: dict[str, dict[str, Any]]) -> None:

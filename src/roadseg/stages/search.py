@@ -18,12 +18,11 @@ from torch import nn
 from roadseg import figures, losses, nets, paths, schedules
 from roadseg.config import CLASS_WEIGHTS, Config
 from roadseg.deploy import engines, timings
-from roadseg.deploy.export import input_size
 from roadseg.engine import Diverged, optimizers, precision
 from roadseg.errors import StageFailure, UserError
 from roadseg.nets import initial
 from roadseg.scenes import sources
-from roadseg.stages import training
+from roadseg.stages import sizes, training
 from roadseg.stages.progress import live
 from roadseg.stages.stage import Stage
 from roadseg.stages.training import Course, Recipe
@@ -59,6 +58,12 @@ def check(config: Config) -> None:
     precision.resolve(config.train.precision, precision.default_device())
 
 
+def plan(config: Config, course: Course) -> None:
+    """UserError where a trial could draw a crop that training cannot use, before the first of them."""
+    for crop in config.search.crops:
+        course.plan(Recipe("", "", 0.0, crop), config.search.epochs)
+
+
 def not_loaded(config: Config, network: str) -> list[str]:
     """A line for each weight of the network that is not in train.initial."""
     nets.known([network])
@@ -73,8 +78,7 @@ def not_loaded(config: Config, network: str) -> list[str]:
 
 def latency_table(config: Config, course: Course) -> pd.DataFrame:
     """One row a network and deployed form: latency does not depend on how a network was trained, so it comes first."""
-    height, width = input_size(config.target, [course.train.size])
-    target = config.target
+    target, (image, (height, width)) = config.target, sizes.deployed(config)
     return pd.DataFrame(
         timings.table(
             config.search.networks,
@@ -83,6 +87,7 @@ def latency_table(config: Config, course: Course) -> pd.DataFrame:
             width=width,
             forms=engines.forms(target.engines, target.device, target.threads),
             budget_ms=target.budget_ms,
+            image=image,
         )
     )
 

@@ -9,6 +9,7 @@ curves.csv and metrics.json. Checkpoints live in .state/checkpoints/, named by t
 import json
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,9 @@ def _forget(path: Path) -> None:
     if path.exists():
         path.touch()  # when it was last asked for
     for old in path.parent.glob("*.pt*"):
-        if time.time() - old.stat().st_mtime > KEEP_DAYS * 86400:
-            old.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process of this training was faster
+            if time.time() - old.stat().st_mtime > KEEP_DAYS * 86400:
+                old.unlink()
 
 
 def _given_up(config: Config, curve: list[dict[str, float]]) -> bool:

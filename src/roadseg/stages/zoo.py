@@ -18,7 +18,7 @@ from roadseg.deploy.export import input_size
 from roadseg.errors import UserError
 from roadseg.nets import counts
 from roadseg.scenes import sources
-from roadseg.stages.export import training_sizes
+from roadseg.stages.sizes import Size, deployed
 
 CONVENTION = "multiply-adds of one image by torch's counter (convolutions and matrix products); papers call them FLOPs"
 
@@ -38,11 +38,11 @@ def run(
     names = list(dict.fromkeys(networks)) or list(nets.NETS)
     nets.known(names)
     classes = len(sources.space_of(config).classes)
-    height, width = size or deployed_size(config)
+    image, (height, width) = (size, size) if size else _sizes(config)
     budget = budget_ms or config.target.budget_ms
     forms = engines.forms(config.target.engines, config.target.device, config.target.threads)
     counted = [(name, *counts.of(name, classes, height, width)) for name in names]
-    timed = pd.DataFrame(timings.table(names, classes, height, width, forms, budget_ms=budget))
+    timed = pd.DataFrame(timings.table(names, classes, height, width, forms, budget_ms=budget, image=image))
     frame = timed.merge(pd.DataFrame(counted, columns=["network", "parameters", "multiply_adds"]), on="network")
     frame["fits"] = frame["p95_ms"] <= budget
     out.mkdir(parents=True, exist_ok=True)
@@ -53,13 +53,11 @@ def run(
     return frame
 
 
-def deployed_size(config: Config) -> tuple[int, int]:
-    """(height, width) of the deployed model's input, pixels; 360x480 before there is a profile."""
+def _sizes(config: Config) -> tuple[Size, Size]:
     try:
-        sizes = training_sizes(config)
+        return deployed(config)
     except FileNotFoundError:
-        sizes = []
-    return input_size(config.target, sizes or [(360, 480)])
+        return (360, 480), input_size(config.target, [(360, 480)])
 
 
 def fastest(frame: pd.DataFrame) -> pd.DataFrame:
