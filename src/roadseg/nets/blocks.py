@@ -9,6 +9,8 @@ from typing import Literal
 from torch import Size, Tensor, nn
 from torch.nn import functional
 
+from roadseg.nets.gradients import DepthwiseConv2d
+
 
 class ConvNorm(nn.Sequential):
     """Convolution without bias, batch norm and, unless `activation` is None, an activation. "Same" padding for odd
@@ -26,7 +28,8 @@ class ConvNorm(nn.Sequential):
         activation: nn.Module | None = None,
     ) -> None:
         padding = dilation * (kernel // 2)
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
+        kind = DepthwiseConv2d if 1 < groups == inputs else nn.Conv2d
+        conv = kind(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
         super().__init__(conv, nn.BatchNorm2d(outputs), *([] if activation is None else [activation]))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roadseg.nets.blocks import ConvNorm, initialise
+from roadseg.nets.gradients import ConvTranspose2d, PReLU
 
 STRIDE = 8
 
@@ -28,7 +29,7 @@ class Initial(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, 13, 3, stride=2, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(16)
-        self.activation = nn.PReLU(16)
+        self.activation = PReLU(16)
 
     def forward(self, image: Tensor) -> Tensor:
         features = torch.cat([self.conv(image), functional.max_pool2d(image, 2)], dim=1)
@@ -36,7 +37,7 @@ class Initial(nn.Module):
 
 
 def _reduced(inputs: int, hidden: int, kernel: int = 1, stride: int = 1) -> ConvNorm:
-    return ConvNorm(inputs, hidden, kernel, stride=stride, activation=nn.PReLU(hidden))
+    return ConvNorm(inputs, hidden, kernel, stride=stride, activation=PReLU(hidden))
 
 
 class Bottleneck(nn.Module):
@@ -58,11 +59,11 @@ class Bottleneck(nn.Module):
             _reduced(channels, hidden),
             *middle,
             nn.BatchNorm2d(hidden),
-            nn.PReLU(hidden),
+            PReLU(hidden),
             ConvNorm(hidden, channels),
             nn.Dropout2d(dropout),
         )
-        self.activation = nn.PReLU(channels)
+        self.activation = PReLU(channels)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.activation(features + self.branch(features))
@@ -79,12 +80,12 @@ class Down(nn.Module):
         self.branch = nn.Sequential(
             nn.Conv2d(inputs, hidden, 2, stride=2, bias=False),
             nn.BatchNorm2d(hidden),
-            nn.PReLU(hidden),
+            PReLU(hidden),
             _reduced(hidden, hidden, 3),
             ConvNorm(hidden, outputs),
             nn.Dropout2d(dropout),
         )
-        self.activation = nn.PReLU(outputs)
+        self.activation = PReLU(outputs)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         pooled = functional.max_pool2d(features, 2)
@@ -105,11 +106,11 @@ class Up(nn.Module):
             _reduced(inputs, hidden),
             nn.ConvTranspose2d(hidden, hidden, 3, stride=2, padding=1, output_padding=1, bias=False),
             nn.BatchNorm2d(hidden),
-            nn.PReLU(hidden),
+            PReLU(hidden),
             ConvNorm(hidden, outputs),
             nn.Dropout2d(dropout),
         )
-        self.activation = nn.PReLU(outputs)
+        self.activation = PReLU(outputs)
 
     def forward(self, features: Tensor, maxima: Tensor) -> Tensor:
         unpooled = functional.interpolate(self.main(features), scale_factor=2.0, mode="nearest") * maxima
@@ -147,7 +148,7 @@ class ENet(nn.Module):
         self.up5 = Up(64, 16, 0.1)
         self.stage5 = Bottleneck(16, 0.1)
         # Section 3: no unpooling here, since the initial block pooled 3 channels and the output has `classes`.
-        self.classifier = nn.ConvTranspose2d(16, classes, 3, stride=2, padding=1, output_padding=1)
+        self.classifier = ConvTranspose2d(16, classes, 3, stride=2, padding=1, output_padding=1)
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roadseg.nets.blocks import ConvNorm, enlarge, initialise, resize
+from roadseg.nets.gradients import PReLU
 
 DILATIONS4 = (2, 2, 2)
 DILATIONS8 = (4, 4, 8, 8, 16, 16, 32, 32)
@@ -42,7 +43,7 @@ DILATIONS8 = (4, 4, 8, 8, 16, 16, 32, 32)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1) -> ConvNorm:
-    activation = nn.PReLU(outputs)
+    activation = PReLU(outputs)
     return ConvNorm(inputs, outputs, kernel, stride=stride, dilation=dilation, groups=groups, activation=activation)
 
 
@@ -60,7 +61,7 @@ class NormPReLU(nn.Sequential):
     """Batch norm and PReLU, a slope a channel."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(nn.BatchNorm2d(channels), nn.PReLU(channels))
+        super().__init__(nn.BatchNorm2d(channels), PReLU(channels))
 
 
 class Bottleneck(nn.Module):
@@ -113,7 +114,7 @@ class Attention(nn.Module):
         self.merge = nn.Conv2d(channels, channels, 2, groups=channels, bias=False)
         self.share = nn.Sequential(
             nn.Conv2d(channels, channels // 8, 1, bias=False),
-            nn.PReLU(),
+            PReLU(),
             nn.Conv2d(channels // 8, channels, 1, bias=False),
             nn.Sigmoid(),
         )
