@@ -23,7 +23,8 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
-from roadseg import config, losses, nets, paths
+from roadseg import config, engine, losses, nets, paths
+from roadseg.engine import precision
 from roadseg.metrics import confusion, scores
 from roadseg.nets import counts
 from roadseg.nets.blocks import enlarge
@@ -31,11 +32,13 @@ from roadseg.scenes import index, masks
 from roadseg.scenes.pack import Pack, pack
 from roadseg.stages import fetch, overfit, profile, remap
 
-GOAL, STEPS, SCENES = 0.9, 400, 4
+GOAL, SCENES = 0.9, 4
+STEPS, MORE = 400, 1200
+"""At most, and of transformers."""
 HEAVY = 40e9
 CLASSES = 11
 RATE, SLOW = 0.01, 0.001
-"""Peak learning rate of AdamW, and of transformers, which learn badly at more."""
+"""Peak learning rate of AdamW, and of transformers, which learn badly at more and take longer."""
 TRANSFORMERS = ("segformer_b", "segformer_swin")
 COARSE = ("deeplabv3_", "pspnet_")
 """Heavy networks whose logits are at an eighth."""
@@ -60,18 +63,21 @@ def heavy(name: str) -> bool:
 
 def row(name: str, mirror: Path) -> dict[str, object]:
     """A network's result. Data stages and packs live in the working directory, which is ours."""
-    given = settings(mirror, 240 if heavy(name) else 480, SLOW if name.startswith(TRANSFORMERS) else RATE)
+    slow = name.startswith(TRANSFORMERS)
+    given = settings(mirror, 240 if heavy(name) else 480, SLOW if slow else RATE)
     few = drawable(given, 8) if name.startswith(COARSE) else overfit.chosen(given, SCENES)
-    looks = list(overfit.learn(given, name, few, CLASSES, steps=STEPS, goal=GOAL))
+    looks = list(overfit.learn(given, name, few, CLASSES, steps=MORE if slow else STEPS, goal=GOAL))
     last = looks[-1]
     height, width = few.size
+    device = engine.default_device()
+    dtype = precision.resolve(given.train.precision, device)
     return {
         "network": name,
         "size": f"{width}x{height}",
         "steps": last.step,
         "miou": round(last.miou, 4),
         "seconds": round(last.seconds, 1),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": f"{torch.cuda.get_device_name() if device == 'cuda' else 'cpu'}, {str(dtype).removeprefix('torch.')}",
     }
 
 

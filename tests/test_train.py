@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,7 @@ def test_mixup_of_one_crop_is_refused(workspace: Path) -> None:
         UserError, match=r"train\.mixup: a step has one crop \(share 1\) .* needs two: raise train\.batch"
     ):
         train.train(given, course, RECIPE, NullRun())
-    assert course.plan(replace(RECIPE, crop=0.5), 1).phases[0].crops == 3, "smaller crops are more"
+    assert course.plan(0.5, 1).phases[0].crops == 3, "smaller crops are more"
 
 
 @pytest.fixture

@@ -32,7 +32,9 @@ class Initial(nn.Module):
         self.activation = PReLU(16)
 
     def forward(self, image: Tensor) -> Tensor:
-        features = torch.cat([self.conv(image), functional.max_pool2d(image, 2)], dim=1)
+        found = self.conv(image)
+        maxima = functional.max_pool2d(image, 2).to(found.dtype)  # or autocast's sums would all be float32 from here on
+        features = torch.cat([found, maxima], dim=1)
         return self.activation(self.norm(features))
 
 

@@ -69,11 +69,12 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution with a bias."""
+    """A transposed convolution, with a bias."""
 
     def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if self.bias is None or output_size or not _slow(self, features):
+        if self.bias is None or output_size is not None or not _slow(self, features):
             return super().forward(features, output_size)
+        assert isinstance(self.padding, tuple)  # torch's annotation is of all convolutions
         made = functional.conv_transpose2d(
             features, self.weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation
         )

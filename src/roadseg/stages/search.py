@@ -61,7 +61,7 @@ def check(config: Config) -> None:
 def plan(config: Config, course: Course) -> None:
     """UserError where a trial could draw a crop that training cannot use, before the first of them."""
     for crop in config.search.crops:
-        course.plan(Recipe("", "", 0.0, crop), config.search.epochs)
+        course.plan(crop, config.search.epochs)
 
 
 def not_loaded(config: Config, network: str) -> list[str]:

@@ -131,14 +131,14 @@ class Course:
         net = nets.build(recipe.network, len(self.space.classes))
         return net, initial.load(net, self.config.train.initial, self.space.classes)
 
-    def plan(self, recipe: Recipe, epochs: float) -> Plan:
-        """What `epochs` of training see, step by step. UserError where mixup would have nothing to mix."""
+    def plan(self, crop: float, epochs: float) -> Plan:
+        """What `epochs` of crops of that share see, step by step. UserError where mixup has nothing to mix."""
         asked = self.config.train.phases or (Phase(share=1),)
         pixels, processes = int(epochs * self.train.pixels), self.config.train.processes
-        made = plan(pixels, self.batch_pixels, self.crop(recipe.crop), asked, processes)
+        made = plan(pixels, self.batch_pixels, self.crop(crop), asked, processes)
         if self.config.train.mixup and min(phase.crops for phase in made.phases) < 2 * processes:
             raise UserError(
-                f"params.yaml: train.mixup: a step has one crop (share {recipe.crop:g}) of each process, and mixup "
+                f"params.yaml: train.mixup: a step has one crop (share {crop:g}) of each process, and mixup "
                 "needs two: raise train.batch, lower search.crops, or set it to 0"
             )
         return made
@@ -165,7 +165,7 @@ class Course:
             precision=settings.precision,
             channels_last=settings.channels_last,
             device=self.device,
-            total_steps=self.plan(recipe, epochs).steps,
+            total_steps=self.plan(recipe.crop, epochs).steps,
             aux_weight=settings.aux_weight,
             teacher=self.teacher,
             seed=seed,
@@ -177,7 +177,7 @@ class Course:
         settings = self.config.train
         batches = Batches(
             self.train,
-            self.plan(recipe, epochs),
+            self.plan(recipe.crop, epochs),
             seed=training.seed,
             draws=self.draws,
             augmentation=Augmentation(settings.rotation, settings.zoom, settings.colour),
