@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.overfit import GOAL, MORE, RATE, SLOW, STEPS
+from bench.overfit import GOAL, RATE, STEPS, TRANSFORMER_RATE, TRANSFORMER_STEPS
 from roadseg import nets
 from roadseg.nets import counts
 from roadseg.nets.published import PUBLISHED, A, Published
@@ -155,8 +155,9 @@ def learnt(frame: pd.DataFrame) -> str:
         "",
         "Four scenes of CamVid's training split, without augmentation, until the mIoU of the classes that they show is",
         f"{GOAL:.0%} (`python -m bench.overfit`, whose text says how): random start, AdamW at {RATE}, poly, Dice plus",
-        f"weighted cross-entropy, at most {STEPS} steps; transformers at {SLOW}, {MORE} steps. Seconds are of one",
-        "core that other work shares, of two machines, for orientation; none where the process was paused.",
+        f"weighted cross-entropy, {STEPS} steps at most (transformers {TRANSFORMER_RATE}, {TRANSFORMER_STEPS}).",
+        "Seconds are of one core, for orientation, the bfloat16 ones of a machine several times as fast as the float32",
+        "ones; none where the process was paused.",
         "",
         "| network | size | steps | mIoU | seconds | device |",
         "|---|---|---|---|---|---|",

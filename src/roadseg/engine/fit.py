@@ -286,8 +286,8 @@ def _weigh(loss: Loss, outputs: Tensor | Sequence[Tensor], target: Tensor, aux_w
     head of a single channel, beside a main one of several, predicts boundaries.
     """
     main, *aux = [outputs] if isinstance(outputs, Tensor) else outputs
-    # class by class in memory: losses go over it several times
-    total = loss(main.to(torch.float32, memory_format=torch.contiguous_format), target)
+    main = main.to(torch.float32, memory_format=torch.contiguous_format).contiguous()  # one copy where both change
+    total = loss(main, target)  # losses go over it several times, class by class
     for logits in aux:
         of_head = boundary if logits.shape[1] == 1 < main.shape[1] else loss
         total = total + aux_weight * of_head(logits.float(), target)

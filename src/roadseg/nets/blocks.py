@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Size, Tensor, nn
 from torch.nn import functional
 
-from roadseg.nets.gradients import DepthwiseConv2d
+from roadseg.nets.cpu_layers import DepthwiseConv2d
 
 
 class ConvNorm(nn.Sequential):
@@ -27,9 +27,12 @@ class ConvNorm(nn.Sequential):
         groups: int = 1,
         activation: nn.Module | None = None,
     ) -> None:
-        padding = dilation * (kernel // 2)
-        kind = DepthwiseConv2d if 1 < groups == inputs else nn.Conv2d
-        conv = kind(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
+        conv: nn.Conv2d
+        if 1 < groups == inputs:
+            conv = DepthwiseConv2d(inputs, outputs, kernel, stride=stride, dilation=dilation)
+        else:
+            padding = dilation * (kernel // 2)
+            conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
         super().__init__(conv, nn.BatchNorm2d(outputs), *([] if activation is None else [activation]))
 
 

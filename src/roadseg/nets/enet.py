@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roadseg.nets.blocks import ConvNorm, initialise
-from roadseg.nets.gradients import ConvTranspose2d, PReLU
+from roadseg.nets.cpu_layers import BiasedConvTranspose2d, PReLU
 
 STRIDE = 8
 
@@ -32,9 +32,7 @@ class Initial(nn.Module):
         self.activation = PReLU(16)
 
     def forward(self, image: Tensor) -> Tensor:
-        found = self.conv(image)
-        maxima = functional.max_pool2d(image, 2).to(found.dtype)  # or autocast's sums would all be float32 from here on
-        features = torch.cat([found, maxima], dim=1)
+        features = torch.cat([self.conv(image), functional.max_pool2d(image, 2)], dim=1)
         return self.activation(self.norm(features))
 
 
@@ -150,7 +148,7 @@ class ENet(nn.Module):
         self.up5 = Up(64, 16, 0.1)
         self.stage5 = Bottleneck(16, 0.1)
         # Section 3: no unpooling here, since the initial block pooled 3 channels and the output has `classes`.
-        self.classifier = ConvTranspose2d(16, classes, 3, stride=2, padding=1, output_padding=1)
+        self.classifier = BiasedConvTranspose2d(16, classes, 3, stride=2, padding=1, output_padding=1)
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:

@@ -14,7 +14,7 @@ from torch import Size, Tensor, nn
 
 from roadseg.nets.backbones import resnet
 from roadseg.nets.blocks import ConvNormReLU, initialise
-from roadseg.nets.gradients import ConvTranspose2d
+from roadseg.nets.cpu_layers import BiasedConvTranspose2d
 
 
 def _doubled(inputs: int, outputs: int) -> nn.Sequential:
@@ -52,7 +52,7 @@ class LinkNet(nn.Module):
             _decoder(outputs, inputs, 1 if outputs == inputs else 2) for inputs, outputs in stages
         )
         self.fine = nn.Sequential(_doubled(64, 32), ConvNormReLU(32, 32, 3))
-        self.classifier = ConvTranspose2d(32, classes, 2, stride=2)
+        self.classifier = BiasedConvTranspose2d(32, classes, 2, stride=2)
         for part in (self.decoders, self.fine, self.classifier):
             initialise(part)
 

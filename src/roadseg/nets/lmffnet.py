@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roadseg.nets.blocks import ConvNorm, enlarge, initialise, resize
-from roadseg.nets.gradients import PReLU
+from roadseg.nets.cpu_layers import PReLU
 
 DILATIONS4 = (2, 2, 2)
 DILATIONS8 = (4, 4, 8, 8, 16, 16, 32, 32)
@@ -114,7 +114,7 @@ class Attention(nn.Module):
         self.merge = nn.Conv2d(channels, channels, 2, groups=channels, bias=False)
         self.share = nn.Sequential(
             nn.Conv2d(channels, channels // 8, 1, bias=False),
-            PReLU(),
+            nn.PReLU(),
             nn.Conv2d(channels // 8, channels, 1, bias=False),
             nn.Sigmoid(),
         )
