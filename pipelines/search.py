@@ -13,7 +13,7 @@ from pipelines import runs, server
 from roadseg import tracking
 from roadseg.config import Config, read
 from roadseg.errors import reported
-from roadseg.stages import registered, search
+from roadseg.stages import registered, search, trainable
 from roadseg.stages.stage import Stage, stage
 from roadseg.stages.training import Course
 
@@ -37,7 +37,7 @@ def run(config: Config, running: Stage) -> None:
     """Opens the study where it was, runs what is left of it and places models/search/."""
     runs.close_stale("search")
     course = Course.open(config)
-    search.plan(config, course)
+    trainable.check_crops(config, course)
     table = measure(quote(config), quote(course))
     key = search.key(config, search.admitted(config, table))
     with (
@@ -56,7 +56,7 @@ def run(config: Config, running: Stage) -> None:
 def main() -> None:
     with reported("search"), stage("search") as running:
         config = registered.pinned(read())
-        search.check(config)
+        trainable.check(config)
         with server.api():
             run(quote(config), quote(running))
 

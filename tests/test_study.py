@@ -9,7 +9,7 @@ import yaml
 from bench import course, study
 from roadseg import config
 from roadseg.errors import UserError
-from roadseg.stages import profile, search
+from roadseg.stages import profile, trainable
 from tests.test_overfit import STREETS, prepared
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -26,14 +26,14 @@ def test_every_variant_is_a_setting_that_there_is(path: Path, tmp_path: Path) ->
         settings = of["base"] | settings | of.get("before", {}).get(name, {})
         written = tmp_path / "params.yaml"
         written.write_text(yaml.safe_dump(config.replaced(PARAMS, settings)))
-        search.check(config.read(written))
+        trainable.check(config.read(written))
         seen.add(written.read_text())
     assert len(seen) == len(of["variants"]), "no two variants are the same run"
 
 
 def test_the_recipe_against_the_clock_is_a_run_of_its_own() -> None:
     given = config.read(PROJECT / "params" / "camvid30.yaml")
-    search.check(given)
+    trainable.check(given)
     assert given.data.sources == ("camvid",) and given.train.initial == "random"
 
 

@@ -18,7 +18,7 @@ from roadseg.config import Config
 from roadseg.engine import Diverged
 from roadseg.errors import StageFailure, UserError
 from roadseg.schedules import Schedule
-from roadseg.stages import registered, search
+from roadseg.stages import registered, trainable
 from roadseg.stages.training import Course, Recipe
 
 POINTS = 500
@@ -53,7 +53,7 @@ def run(config: Config, network: str | None, *, steps: int, low: float, high: fl
     config = config.model_copy(
         update={"search": only, "train": config.train.model_copy(update={"setbacks": 0, "phases": ()})}
     )
-    search.check(config)
+    trainable.check(config)
     frame = tried(Course.open(config), name, steps, low, high)
     if len(frame) < 3:
         raise StageFailure(f"rate: {name}'s loss bursts at once: give a lower --low than {low:g}")

@@ -13,16 +13,14 @@ import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
-from torch import nn
 
-from roadseg import figures, losses, nets, paths, schedules
-from roadseg.config import CLASS_WEIGHTS, Config
+from roadseg import figures, paths
+from roadseg.config import Config
 from roadseg.deploy import engines, timings
-from roadseg.engine import Diverged, optimizers, precision
+from roadseg.engine import Diverged
 from roadseg.errors import StageFailure, UserError
 from roadseg.nets import initial
-from roadseg.scenes import sources
-from roadseg.stages import sizes, training
+from roadseg.stages import sizes, trainable, training
 from roadseg.stages.progress import live
 from roadseg.stages.stage import Stage
 from roadseg.stages.training import Course, Recipe
@@ -35,45 +33,6 @@ PRUNERS = {
     "none": lambda: optuna.pruners.NopPruner(),
 }
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-NOTHING = nn.Linear(1, 1)
-"""What optimizers are tried on."""
-
-
-def check(config: Config) -> None:
-    """Raises UserError where params.yaml names something that there is not, or a start that does not fit a network:
-    before hours of trials, not in the middle of them."""
-    for key, names, build in (
-        ("search.losses", config.search.losses, lambda name: losses.build(name, dict.fromkeys(CLASS_WEIGHTS, (1.0,)))),
-        ("train.schedule", (config.train.schedule,), schedules.build),
-        ("train.optimizer", (config.train.optimizer,), lambda name: optimizers.build(name, NOTHING, weight_decay=0.0)),
-        ("search.networks", config.search.networks, lambda name: not_loaded(config, name)),
-    ):
-        for name in names:
-            try:
-                build(name)
-            except UserError as error:
-                raise UserError(f"params.yaml: {key}: {error}") from None
-    precision.resolve(config.train.precision, precision.default_device())
-
-
-def plan(config: Config, course: Course) -> None:
-    """UserError where a trial could draw a crop that training cannot use, before the first of them."""
-    for crop in config.search.crops:
-        course.plan(crop, config.search.epochs)
-
-
-def not_loaded(config: Config, network: str) -> list[str]:
-    """A line for each weight of the network that is not in train.initial."""
-    nets.known([network])
-    if config.train.initial == initial.RANDOM:
-        return []
-    classes = sources.space_of(config).classes
-    try:
-        return initial.load(nets.build(network, len(classes)), config.train.initial, classes)
-    except UserError as error:
-        raise UserError(f"{network}: {error}") from None
 
 
 def latency_table(config: Config, course: Course) -> pd.DataFrame:
@@ -268,7 +227,10 @@ class Search:
             )
 
     def _say_what_starts_at_random(self) -> None:
-        start, left = self.config.train.initial, {name: not_loaded(self.config, name) for name in self.networks}
+        start, left = (
+            self.config.train.initial,
+            {name: trainable.not_loaded(self.config, name) for name in self.networks},
+        )
         for name, lines in left.items():
             if lines:
                 print(f"{name} starts from {start}, but for (not_loaded.csv of the search's run has all of them):")
