@@ -6,6 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from roadseg.nets.segformer import ENCODERS, SegFormer
 
+SCALES = ((32, (15, 20)), (64, (8, 10)), (160, (4, 5)), (256, (2, 3)))
+
 
 def shaped(encoder: str) -> SegFormer:
     """The network without its weights: enough to count."""
@@ -78,3 +80,16 @@ def test_the_decoder_works_at_a_quarter(encoder: str) -> None:
     hidden = ENCODERS[encoder][1]
     assert seen["all"].shape == (2, 4 * hidden, 94, 311)
     assert seen["fused"].shape == (2, hidden, 94, 311)
+
+
+def test_the_decoder_sums_the_same_in_training() -> None:
+    torch.manual_seed(0)
+    decoder = SegFormer(19, "b0").decoder.double().train()
+    decoder.dropout.p = 0.0
+    scales = [torch.randn(2, channels, *size, dtype=torch.float64) for channels, size in SCALES]
+    projected = [
+        torch.nn.functional.interpolate(project(scale), size=(15, 20), mode="bilinear")
+        for project, scale in zip(decoder.projections, scales, strict=True)
+    ]
+    published = decoder.classifier(decoder.fuse(torch.cat(projected[::-1], dim=1)))  # the norm sees the batch in both
+    torch.testing.assert_close(decoder(scales), published, rtol=1e-9, atol=1e-9)

@@ -16,6 +16,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from roadseg.nets.backbones import Backbone, mit, resnet, swin_tiny
 from roadseg.nets.blocks import ConvNormReLU, enlarge, initialise, resize
@@ -38,6 +39,9 @@ class Decoder(nn.Module):
     """The all-MLP decoder (section 3.2, equation 4): a linear layer for each scale, and one for all of them together.
 
     Four maps BCHW -> logits at the size of the first. A linear layer over the channels is a 1x1 convolution.
+
+    In training the last layer is applied to each scale before it is enlarged, and the results are added: the same sums
+    for a third of the multiply-adds. Otherwise it is the published form, which counts and exports are held against.
     """
 
     def __init__(self, inputs: tuple[int, ...], hidden: int, classes: int) -> None:
@@ -49,8 +53,15 @@ class Decoder(nn.Module):
 
     def forward(self, scales: list[Tensor]) -> Tensor:
         size = scales[0].shape[-2:]
-        projected = [resize(project(scale), size) for project, scale in zip(self.projections, scales, strict=True)]
-        fused = self.fuse(torch.cat(projected[::-1], dim=1))  # the coarsest first, as published weights have it
+        projected = [project(scale) for project, scale in zip(self.projections, scales, strict=True)]
+        projected = projected[::-1]  # the coarsest first, as published weights have it
+        if self.training:
+            conv, norm, relu = self.fuse
+            weights = conv.get_parameter("weight").chunk(len(scales), dim=1)
+            shares = [resize(functional.conv2d(*pair), size) for pair in zip(projected, weights, strict=True)]
+            fused = relu(norm(sum(shares[1:], start=shares[0])))
+        else:
+            fused = self.fuse(torch.cat([resize(one, size) for one in projected], dim=1))
         logits: Tensor = self.classifier(self.dropout(fused))
         return logits
 
