@@ -51,10 +51,7 @@ def build(text: str, weights: Weights | None = None, class_weights: str = "enet"
     if len(parts) == 1 and parts[0][0] == 1:
         return parts[0][1]
 
-    def total(logits: Tensor, target: Tensor) -> Tensor:
-        return torch.stack([factor * loss(logits, target) for factor, loss in parts]).sum()
-
-    return total
+    return Loss(lambda pixels: torch.stack([factor * loss.of(pixels) for factor, loss in parts]).sum())
 
 
 def _loss(text: str, term: named.Term, weights: Weights | None, class_weights: str) -> Loss:

@@ -5,25 +5,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from roadseg.distributed import total
-from roadseg.losses.pixels import IGNORE, Loss, mean, negative_log, prepared
+from roadseg.losses.pixels import IGNORE, Loss, Pixels, mean
 
 
 def edge() -> Loss:
     """Cross-entropy over the pixels on a boundary alone: those with a labelled neighbour, of the four, of another
     class. A part of sums, for outlines and thin things; 0 where no classes meet."""
 
-    @prepared
-    def loss(logits: Tensor, target: Tensor) -> Tensor:
-        per_pixel, _ = negative_log(logits, target, None)
-        right, lower = _differences(target)
-        on_edge = torch.zeros_like(target, dtype=torch.bool)
+    def of(pixels: Pixels) -> Tensor:
+        right, lower = _differences(pixels.target)
+        on_edge = torch.zeros_like(pixels.labelled)
         on_edge[:, :, :-1] |= right
         on_edge[:, :, 1:] |= right
         on_edge[:, :-1] |= lower
         on_edge[:, 1:] |= lower
-        return mean(per_pixel, on_edge.float())
+        return mean(pixels.negative_log, on_edge.float())
 
-    return loss
+    return Loss(of)
 
 
 def boundary(logits: Tensor, target: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -9,19 +11,59 @@ from torch.nn import functional
 
 from roadseg.distributed import averaged
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
 IGNORE = 255
 
 
-def prepared(loss: Loss) -> Loss:
-    """`loss` for logits of any float type and size: it gets them in float32 and a target of their height and width."""
+class Pixels:
+    """What losses are computed from: float32 logits BCHW, a target of their height and width, and what several of them
+    need of both, computed once."""
 
-    def whole(logits: Tensor, target: Tensor) -> Tensor:
+    def __init__(self, logits: Tensor, target: Tensor) -> None:
+        self.logits = logits.float()
+        self.target = _at(target, logits.shape[-2:])
+
+    @cached_property
+    def labelled(self) -> Tensor:
+        """bool BHW."""
+        return self.target != IGNORE
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """The target with 0 where it is ignored, int64 BHW."""
+        return self.target.where(self.labelled, 0)
+
+    @cached_property
+    def log_probability(self) -> Tensor:
+        """BCHW."""
+        return self.logits.log_softmax(dim=1)
+
+    @cached_property
+    def probability(self) -> Tensor:
+        """BCHW."""
+        return self.log_probability.exp()
+
+    @cached_property
+    def negative_log(self) -> Tensor:
+        """-log p(true class), 0 where the target is ignored. BHW."""
+        return functional.nll_loss(self.log_probability, self.target, ignore_index=IGNORE, reduction="none")
+
+    def weighed(self, weights: Tensor | None) -> Tensor:
+        """The weight of each pixel: `weights`, C of them, by its true class, else 1; 0 where it is ignored. BHW."""
+        if weights is None:
+            return self.labelled.float()
+        return weights.to(self.logits.device, torch.float32)[self.truth] * self.labelled
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A function of logits BCHW, of any float type, and target int64 BHW of any height and width."""
+
+    of: Callable[[Pixels], Tensor]
+    """A float32 scalar."""
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
-            return loss(logits.float(), _at(target, logits.shape[-2:]))
-
-    return whole
+            return self.of(Pixels(logits, target))
 
 
 def _at(target: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -42,13 +84,7 @@ def cross_entropy() -> Loss:
 
 def weighted_cross_entropy(weights: Tensor | None) -> Loss:
     """torch's: sum of w(y) * -log p(y) over the sum of w(y). `weights`: C of them; None is all ones."""
-
-    @prepared
-    def loss(logits: Tensor, target: Tensor) -> Tensor:
-        per_pixel, weight_BHW = negative_log(logits, target, weights)
-        return mean(per_pixel, weight_BHW)
-
-    return loss
+    return Loss(lambda pixels: mean(pixels.negative_log, pixels.weighed(weights)))
 
 
 def focal(weights: Tensor | None, gamma: float = 2.0) -> Loss:
@@ -59,13 +95,11 @@ def focal(weights: Tensor | None, gamma: float = 2.0) -> Loss:
     modulated weights, which would undo the focus.
     """
 
-    @prepared
-    def loss(logits: Tensor, target: Tensor) -> Tensor:
-        per_pixel, weight_BHW = negative_log(logits, target, weights)
-        wrong = (-torch.expm1(-per_pixel)).clamp_min(1e-8)  # of 0 ** gamma the gradient may be infinite
-        return mean(wrong**gamma * per_pixel, weight_BHW)
+    def of(pixels: Pixels) -> Tensor:
+        wrong = (-torch.expm1(-pixels.negative_log)).clamp_min(1e-8)  # of 0 ** gamma the gradient may be infinite
+        return mean(wrong**gamma * pixels.negative_log, pixels.weighed(weights))
 
-    return loss
+    return Loss(of)
 
 
 def ohem(weights: Tensor | None, threshold: float = 0.7, kept: float = 1 / 16) -> Loss:
@@ -80,22 +114,11 @@ def ohem(weights: Tensor | None, threshold: float = 0.7, kept: float = 1 / 16) -
     if not 0 < threshold <= 1 or not 0 <= kept <= 1:
         raise ValueError("`threshold` must be above 0 and at most 1, `kept` from 0 to 1")
 
-    @prepared
-    def loss(logits: Tensor, target: Tensor) -> Tensor:
-        per_pixel, weight_BHW = negative_log(logits, target, weights)
-        return mean(per_pixel, weight_BHW * _hard(per_pixel.detach(), target != IGNORE, threshold, kept))
+    def of(pixels: Pixels) -> Tensor:
+        hard = _hard(pixels.negative_log.detach(), pixels.labelled, threshold, kept)
+        return mean(pixels.negative_log, pixels.weighed(weights) * hard)
 
-    return loss
-
-
-def negative_log(logits: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """-log p(true class) and the weight of each pixel, float32 BHW; both 0 where the target is ignored."""
-    per_pixel = functional.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
-    labelled = target != IGNORE
-    if weights is None:
-        return per_pixel, labelled.float()
-    weight_C = weights.to(logits.device, torch.float32)
-    return per_pixel, weight_C[target.where(labelled, 0)] * labelled
+    return Loss(of)
 
 
 def mean(per_pixel: Tensor, weight: Tensor) -> Tensor:

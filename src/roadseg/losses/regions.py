@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from roadseg.distributed import total
-from roadseg.losses.pixels import IGNORE, Loss, cross_entropy, prepared
+from roadseg.losses.pixels import Loss, Pixels, cross_entropy
 
 
 def soft_dice() -> Loss:
@@ -19,59 +19,54 @@ def soft_dice() -> Loss:
     network is surely wrong, and for a class of a few pixels it is mostly noise. Add cross-entropy, as `dice` does.
     """
 
-    @prepared
-    def loss(logits: Tensor, target: Tensor) -> Tensor:
-        overlap_C, said_C, true_C = _sums(logits, target)
+    def of(pixels: Pixels) -> Tensor:
+        overlap_C, said_C, true_C = _sums(pixels)
         return _over_present(1 - 2 * overlap_C / (said_C + true_C.clamp_min(1)), true_C)
 
-    return loss
+    return Loss(of)
 
 
 def jaccard() -> Loss:
     """1 - sum(p y) / (sum(p) + sum(y) - sum(p y)): the IoU of probabilities (Rahman and Wang 2016, equation 3). Alone
     it has soft Dice's weaknesses."""
 
-    @prepared
-    def loss(logits: Tensor, target: Tensor) -> Tensor:
-        overlap_C, said_C, true_C = _sums(logits, target)
+    def of(pixels: Pixels) -> Tensor:
+        overlap_C, said_C, true_C = _sums(pixels)
         return _over_present(1 - overlap_C / (said_C + true_C - overlap_C).clamp_min(1), true_C)
 
-    return loss
+    return Loss(of)
 
 
 def lovasz() -> Loss:
     """Lovász-softmax (Berman et al. 2018, section 3.1, equations 8 and 9): a convex surface through the IoU that whole
     sets of wrong pixels cost. It sorts the pixels once a class, which costs more than all other losses here."""
 
-    @prepared
-    def loss(logits: Tensor, target: Tensor) -> Tensor:
-        labelled = target != IGNORE
-        probabilities_PC = logits.softmax(dim=1).movedim(1, 3)[labelled]
-        truth_P = target[labelled]
+    def of(pixels: Pixels) -> Tensor:
+        probabilities_PC = pixels.probability.movedim(1, 3)[pixels.labelled]
+        truth_P = pixels.target[pixels.labelled]
         costs = [_of_class(probabilities_PC[:, c], truth_P == c) for c in truth_P.unique().tolist()]
-        return torch.stack(costs).mean() if costs else (logits * 0).sum()
+        return torch.stack(costs).mean() if costs else (pixels.logits * 0).sum()
 
-    return loss
+    return Loss(of)
 
 
 def dice() -> Loss:
     """Soft Dice plus cross-entropy, both weighing 1, as in nnU-Net (Isensee 2021). Cross-entropy is strong exactly
     where soft Dice is weak."""
-    region, pixels = soft_dice(), cross_entropy()
-    return lambda logits, target: region(logits, target) + pixels(logits, target)
+    region, pixel = soft_dice(), cross_entropy()
+    return Loss(lambda pixels: region.of(pixels) + pixel.of(pixels))
 
 
-def _sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _sums(pixels: Pixels) -> tuple[Tensor, Tensor, Tensor]:
     """Of each class, over the labelled pixels of all processes: sum(p y), sum(p), sum(y). float32 [C]."""
-    labelled_BHW, classes = target != IGNORE, logits.shape[1]
-    probability_BCHW = logits.softmax(dim=1) * labelled_BHW[:, None]
-    truth_BHW = target.where(labelled_BHW, 0)
+    classes, truth_BHW = pixels.logits.shape[1], pixels.truth
+    probability_BCHW = pixels.probability * pixels.labelled[:, None]
     right_BHW = probability_BCHW.gather(1, truth_BHW[:, None])[:, 0]  # 0 where the target is ignored
     # one after another: in float32 the millionth pixel would hardly count
     overlap_C = right_BHW.new_zeros(classes, dtype=torch.float64)
     overlap_C = overlap_C.index_add(0, truth_BHW.flatten(), right_BHW.flatten().double()).to(right_BHW.dtype)
     said_C = probability_BCHW.sum(dim=(0, 2, 3))
-    true_C = torch.bincount(target[labelled_BHW], minlength=classes).to(said_C.dtype)
+    true_C = torch.bincount(pixels.target[pixels.labelled], minlength=classes).to(said_C.dtype)
     return total(overlap_C), total(said_C), total(true_C)
 
 
