@@ -1,9 +1,11 @@
 """Writes docs/zoo.md: a row a network, its counts here beside the published ones, and what it costs on this machine.
 
-roadseg zoo --height 360 --width 480   # writes models/zoo/: zoo.csv and zoo.png, which this uses where they are there
-python -m bench.zoo                    # writes .state/bench/zoo.csv, likewise
-python -m bench.overfit MIRROR         # writes .state/bench/overfit.csv, likewise
+roadseg zoo --height 360 --width 480   # writes models/zoo/: zoo.csv and zoo.png
+python -m bench.zoo                    # writes .state/bench/zoo.csv
+python -m bench.overfit MIRROR         # writes .state/bench/overfit.csv
 python -m docs.zoo
+
+What was measured is kept in docs/measured/, so that the page can be written where none of it was measured again.
 """
 
 import shutil
@@ -17,9 +19,10 @@ from roadseg import nets
 from roadseg.nets import counts
 from roadseg.nets.published import PUBLISHED, A, Published
 
-OUT, TABLE = Path("docs/zoo.md"), Path("models/zoo/zoo.csv")
-AGREED = Path(".state/bench/zoo.csv")
-LEARNT = Path(".state/bench/overfit.csv")
+OUT = Path("docs/zoo.md")
+TIMED, TIMED_KEPT = Path("models/zoo/zoo.csv"), Path("docs/measured/zoo.csv")
+AGREED, AGREED_KEPT = Path(".state/bench/zoo.csv"), Path("docs/measured/engines.csv")
+LEARNT, LEARNT_KEPT = Path(".state/bench/overfit.csv"), Path("docs/measured/overfit.csv")
 PICTURE, SHOWN = Path("models/zoo/zoo.png"), Path("docs/images/zoo.png")
 CLASSES = 19
 NEAR = {"parameters": 0.03, "multiply_adds": 0.05}
@@ -88,8 +91,6 @@ def differences(known: Published, parameters: float, multiply_adds: float) -> li
 
 def latencies(timed: pd.DataFrame, name: str = "") -> list[str]:
     """Of a network, its p95 in each form, ms, empty where it was not timed; without a name, what the columns say."""
-    if timed.empty:
-        return []
     forms = timed.pivot_table("p95_ms", "network", ["engine", "precision"], sort=False)
     if not name:
         size = f"{timed['width'].iloc[0]}x{timed['height'].iloc[0]}"
@@ -162,7 +163,7 @@ def learnt(frame: pd.DataFrame) -> str:
         "| network | size | steps | mIoU | seconds | device |",
         "|---|---|---|---|---|---|",
     ]
-    frame = frame.drop_duplicates("network", keep="last").set_index("network")
+    frame = frame.set_index("network")
     for name in nets.NETS:
         if name in frame.index:
             size, steps, miou, seconds, device = frame.loc[name, ["size", "steps", "miou", "seconds", "device"]]
@@ -172,23 +173,36 @@ def learnt(frame: pd.DataFrame) -> str:
     return "\n".join([*lines, "", _missing(frame.index), "", CEILING])
 
 
+def measured(new: Path, kept: Path, by: tuple[str, ...] = ()) -> pd.DataFrame:
+    """What is in `kept` after what is `new` here has taken its place: the whole table's, or that of the rows that have
+    the same in the columns `by`."""
+    if new.is_file():
+        frame = pd.read_csv(new)
+        if by:
+            older = [pd.read_csv(kept)] if kept.is_file() else []
+            frame = pd.concat([*older, frame]).drop_duplicates([*by], keep="last")
+        kept.parent.mkdir(exist_ok=True)
+        frame.to_csv(kept, index=False)
+    return pd.read_csv(kept)
+
+
 def main() -> None:
-    timed = pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame()
+    timed = measured(TIMED, TIMED_KEPT)
+    if PICTURE.is_file():
+        shutil.copyfile(PICTURE, SHOWN)
     titles = ["network", "paper", "parameters", "published", "multiply-adds", "published", "source", *latencies(timed)]
     columns = f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|"
     rows = [" | ".join([row(name), *latencies(timed, name)]) + " |" for name in nets.NETS]
-    parts = [HEAD.format(classes=CLASSES), "\n".join([columns, *rows])]
     reasons = [f"- `{name}`: {PUBLISHED[name].differs}" for name in nets.NETS if PUBLISHED[name].differs]
-    if reasons:
-        parts.append("\n## Where counts differ\n\n" + "\n".join(reasons) + "\n")
-    parts.append(CHOSEN)
-    if not timed.empty:
-        shutil.copyfile(PICTURE, SHOWN)
-        parts.append("\n" + costs(timed) + "\n\n![Latency against multiply-adds](images/zoo.png)")
-    if AGREED.is_file():
-        parts.append("\n" + agreed(pd.read_csv(AGREED)))
-    if LEARNT.is_file():
-        parts.append("\n" + learnt(pd.read_csv(LEARNT)))
+    parts = [
+        HEAD.format(classes=CLASSES),
+        "\n".join([columns, *rows]),
+        "\n## Where counts differ\n\n" + "\n".join(reasons) + "\n",
+        CHOSEN,
+        "\n" + costs(timed) + "\n\n![Latency against multiply-adds](images/zoo.png)",
+        "\n" + agreed(measured(AGREED, AGREED_KEPT)),
+        "\n" + learnt(measured(LEARNT, LEARNT_KEPT, by=("network",))),
+    ]
     OUT.write_text("\n".join(parts) + "\n", encoding="utf-8")
 
 
