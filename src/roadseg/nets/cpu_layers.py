@@ -12,7 +12,7 @@ Milliseconds, forwards and backwards, of a batch of 4 on one thread of an AMD EP
 | `PReLU` | its loops are as short as there are channels | 64x90x120, bfloat16 | 17 | 6 |
 | `DepthwiseConv2d`, stride 2 | bfloat16 has a reference loop alone; float32 is used | 384x45x60, bfloat16 | 30 | 3 |
 | `DepthwiseConv2d`, dilation 4 | no fast gradient; space to batch, then undilated | 128x45x60, bfloat16 | 35 | 12 |
-| `BiasedConvTranspose2d` | its sum over all pixels, as is added apart | 11x360x480, bfloat16 | 42 | 17 |
+| `BiasedConvTranspose2d` | its bias's sum over all pixels; it is added apart | 11x360x480, bfloat16 | 42 | 17 |
 """
 
 from typing import Any
