@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.overfit import GOAL, RATE, STEPS, TRANSFORMER_RATE, TRANSFORMER_STEPS
+from bench.overfit import ENET_STEPS, GOAL, RATE, STEPS, TRANSFORMER_RATE, TRANSFORMER_STEPS
 from roadseg import nets
 from roadseg.nets import counts
 from roadseg.nets.published import PUBLISHED, A, Published
@@ -158,7 +158,8 @@ def learnt(frame: pd.DataFrame) -> str:
         "",
         "Four scenes of CamVid's training split, without augmentation, until the mIoU of the classes that they show is",
         f"{GOAL:.0%} (`python -m bench.overfit`, whose text says how): random start, AdamW at {RATE}, poly, Dice plus",
-        f"weighted cross-entropy, {STEPS} steps at most (ENet 800, MiT and Swin {TRANSFORMER_STEPS} at {TRANSFORMER_RATE}).",
+        f"weighted cross-entropy, {STEPS} steps at most (ENet {ENET_STEPS}, MiT and Swin {TRANSFORMER_STEPS} at",
+        f"{TRANSFORMER_RATE}).",
         "Seconds are of one core, for orientation, float32 of a slower machine where other work shared it; none where",
         "the process was paused.",
         "",
