@@ -212,6 +212,14 @@ def test_a_sum_is_the_sum_of_its_parts() -> None:
     assert value == pytest.approx(parts[0] + 0.5 * parts[1] + 2 * parts[2], rel=1e-6)
 
 
+def test_a_sum_computes_the_softmax_once() -> None:
+    logits, target = batch()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        build("dice + weighted_cross_entropy + focal + lovasz")(logits, target)
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert (counts["aten::_log_softmax"], counts.get("aten::_softmax", 0)) == (1, 0)
+
+
 def test_settings_do_what_they_say() -> None:
     logits, target = batch()
     pixels = probabilities(logits, target)

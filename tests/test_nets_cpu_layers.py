@@ -115,6 +115,13 @@ def test_a_dilation_as_large_as_the_map_is_left_to_torch() -> None:
     assert called(layer, features) == called(reference, features)
 
 
+def test_one_slope_for_all_channels_is_left_to_torch() -> None:
+    reference, layer = nn.PReLU(), PReLU()
+    features = torch.randn(2, 6, 11, 13).to(memory_format=torch.channels_last)
+    for wanted, found in zip(gradients(reference, features), gradients(layer, features), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_even_kernels_are_refused() -> None:
     with pytest.raises(ValueError, match="kernel"):
         DepthwiseConv2d(6, 6, 2)

@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from roadseg.nets.published import LINEAR, PUBLISHED
 from roadseg.nets.segformer import ENCODERS, SegFormer
 
+MIT = {"b0": (32, 64, 160, 256)} | dict.fromkeys(("b1", "b2", "b3", "b4", "b5"), (64, 128, 320, 512))
+"""Channels of the four scales: table 6 of the paper."""
 SCALES = ((32, (15, 20)), (64, (8, 10)), (160, (4, 5)), (256, (2, 3)))
 
 
@@ -33,12 +36,20 @@ def test_parameters_are_the_published_ones(encoder: str, published: float) -> No
 )
 def test_multiply_adds_are_the_published_ones(encoder: str, linear: float, everything: float) -> None:
     """At 512x1024, in 10^9. PaddleSeg's counter sees layers (convolutions, linear), not the two matrix products of the
-    attention, which are torch's `bmm`; with them it is up to a third more."""
+    attention, which are torch's `bmm`; with them it is up to a third more. The published decoder convolves its four
+    projections side by side at a quarter; ours only multiplies weights."""
     with FlopCounterMode(display=False) as counter:
         shaped(encoder)(torch.empty(1, 3, 512, 1024, device="meta"))
     operations = {str(kind): count / 2e9 for kind, count in counter.get_flop_counts()["Global"].items()}
-    assert sum(operations.values()) == pytest.approx(everything, rel=1e-3)
-    assert sum(operations.values()) - operations["aten.bmm"] == pytest.approx(linear, rel=0.005)
+    ours, attention = sum(operations.values()), operations["aten.bmm"]
+    hidden = ENCODERS[encoder][1]
+    side_by_side = 128 * 256 * 4 * hidden * hidden / 1e9
+    weights = hidden * hidden * sum(MIT[encoder]) / 1e9
+    assert ours + side_by_side - weights == pytest.approx(everything, rel=1e-3)
+    assert ours + side_by_side - weights - attention == pytest.approx(linear, rel=0.005)
+    said = LINEAR.format(side_by_side, weights, attention, ours + side_by_side - weights - attention)
+    cancel = encoder == "b1"
+    assert PUBLISHED[f"segformer_{encoder}"].differs == ("" if cancel else said)
 
 
 @pytest.mark.parametrize(("encoder", "hidden"), [("b0", 256), ("b2", 768)])
@@ -75,21 +86,26 @@ def test_the_logits_are_those_of_transformers(encoder: str, hidden: int) -> None
 def test_the_decoder_works_at_a_quarter(encoder: str) -> None:
     net = shaped(encoder)
     seen = {}
-    net.decoder.fuse.register_forward_hook(lambda module, inputs, output: seen.update(all=inputs[0], fused=output))
+    net.decoder.fuse[1].register_forward_hook(lambda module, inputs, output: seen.update(fused=output))
     assert net(torch.empty(2, 3, 375, 1242, device="meta")).shape == (2, 19, 375, 1242)
-    hidden = ENCODERS[encoder][1]
-    assert seen["all"].shape == (2, 4 * hidden, 94, 311)
-    assert seen["fused"].shape == (2, hidden, 94, 311)
+    assert seen["fused"].shape == (2, ENCODERS[encoder][1], 94, 311)
 
 
-def test_the_decoder_sums_the_same_in_training() -> None:
+def test_the_decoder_is_the_published_one_with_its_gradients() -> None:
     torch.manual_seed(0)
     decoder = SegFormer(19, "b0").decoder.double().train()
     decoder.dropout.p = 0.0
     scales = [torch.randn(2, channels, *size, dtype=torch.float64) for channels, size in SCALES]
+    weights = torch.randn(2, 19, 15, 20, dtype=torch.float64)
     projected = [
         torch.nn.functional.interpolate(project(scale), size=(15, 20), mode="bilinear")
         for project, scale in zip(decoder.projections, scales, strict=True)
     ]
     published = decoder.classifier(decoder.fuse(torch.cat(projected[::-1], dim=1)))  # the norm sees the batch in both
-    torch.testing.assert_close(decoder(scales), published, rtol=1e-9, atol=1e-9)
+    logits = decoder(scales)
+    torch.testing.assert_close(logits, published, rtol=1e-9, atol=1e-9)
+    parameters = list(decoder.parameters())
+    expected = torch.autograd.grad((published * weights).sum(), parameters)
+    torch.testing.assert_close(
+        torch.autograd.grad((logits * weights).sum(), parameters), expected, rtol=1e-7, atol=1e-7
+    )

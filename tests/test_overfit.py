@@ -89,5 +89,5 @@ def test_four_real_scenes_are_learnt_by_heart(workspace: Path, network: str) -> 
     )
     few = overfit.chosen(given, 4)
     assert (len(few), few.size) == (4, (360, 480))
-    *_, last = overfit.learn(given, network, few, 11, steps=400, goal=0.9)
+    *_, last = overfit.learn(given, network, few, 11, steps=overfit.STEPS, goal=0.9)
     assert last.miou >= 0.9

@@ -189,7 +189,7 @@ def rate(
 def overfit(
     networks: Annotated[list[str] | None, typer.Argument(help="Networks; those of search.networks by default.")] = None,
     scenes: Annotated[int, typer.Option(min=1, help="Training scenes to learn by heart.")] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps at most.")] = 400,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the schedule, which ends early at the goal.")] = 1200,
     goal: Annotated[float, typer.Option(min=0.0, max=1.0, help="mIoU that must be reached.")] = 0.9,
 ) -> None:
     """Before a long training: can the networks learn a few scenes by heart? If not, something is wrong."""

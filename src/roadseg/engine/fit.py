@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from roadseg import distributed
 from roadseg.engine import memory
-from roadseg.engine.training import Loss, Teacher, Training
+from roadseg.engine.training import LossFunction, Teacher, Training
 from roadseg.errors import StageFailure
 from roadseg.losses import IGNORE, boundary
 from roadseg.scenes.augment import normalise
@@ -279,15 +279,16 @@ def _imitate(
     return teacher.loss(main.float(), answer.float(), target)
 
 
-def _weigh(loss: Loss, outputs: Tensor | Sequence[Tensor], target: Tensor, aux_weight: float) -> Tensor:
+def _weigh(loss: LossFunction, outputs: Tensor | Sequence[Tensor], target: Tensor, aux_weight: float) -> Tensor:
     """Loss of the main output plus `aux_weight` times that of each auxiliary one, in float32.
 
     Auxiliary logits may be smaller than the target: the losses compare them with the pixels in the middle. An auxiliary
     head of a single channel, beside a main one of several, predicts boundaries.
     """
     main, *aux = [outputs] if isinstance(outputs, Tensor) else outputs
-    main = main.to(torch.float32, memory_format=torch.contiguous_format).contiguous()  # one copy where both change
-    total = loss(main, target)  # losses go over it several times, class by class
+    # class by class, as losses go over it: in one copy where its type changes too, and in one of its own where not
+    main = main.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+    total = loss(main, target)
     for logits in aux:
         of_head = boundary if logits.shape[1] == 1 < main.shape[1] else loss
         total = total + aux_weight * of_head(logits.float(), target)

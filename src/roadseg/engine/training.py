@@ -15,7 +15,7 @@ from roadseg.engine.ema import EMA
 from roadseg.engine.precision import resolve
 from roadseg.schedules import Schedule
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(logits float32 BCHW, target int64 BHW with 255 = ignore) -> scalar."""
 
 
@@ -40,7 +40,7 @@ class Training:
     ema: EMA
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    loss: Loss
+    loss: LossFunction
     schedule: Schedule
     learning_rate: float
     aux_weight: float
@@ -95,7 +95,7 @@ class Training:
 def start(
     net: nn.Module,
     *,
-    loss: Loss,
+    loss: LossFunction,
     learning_rate: float,
     weight_decay: float,
     schedule: Schedule,

@@ -23,10 +23,10 @@ from torch.nn import functional
 
 
 class PReLU(nn.PReLU):
-    """x where it is positive, a slope times x elsewhere; BCHW, a slope a channel."""
+    """x where it is positive, a slope times x elsewhere; BCHW. With one slope for all channels it is torch's always."""
 
     def forward(self, features: Tensor) -> Tensor:
-        if not _trains_on_cpu(self, features):
+        if not _trains_on_cpu(self, features) or self.num_parameters != features.shape[1]:
             return super().forward(features)
         if torch.is_autocast_enabled("cpu") and features.dtype != torch.float64:  # as autocast does with torch's
             features = features.to(torch.get_autocast_dtype("cpu"))

@@ -29,7 +29,9 @@ from roadseg.scenes.plan import even
 from roadseg.stages import registered
 from roadseg.stages.profile import class_weights
 
-LOOKS = 15
+STEPS = 1200
+"""Of the schedule. Over 400 ENet, MiT and Swin stay below 90 %; who is quick stops early, and loses nothing by it."""
+LOOKS = 40
 """How often the mIoU is looked at, at most."""
 LOSS = "dice + weighted_cross_entropy"
 EMA = 0.8
@@ -54,7 +56,7 @@ def run(
     networks: Sequence[str] = (),
     *,
     scenes: int = 4,
-    steps: int = 400,
+    steps: int = STEPS,
     goal: float = 0.9,
     out: Path = Path("models/overfit"),
 ) -> None:
