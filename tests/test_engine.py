@@ -4,6 +4,7 @@ import importlib
 import io
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,8 +20,9 @@ from roadseg.engine import precision as precisions
 from roadseg.engine.ema import EMA
 from roadseg.engine.fit import _weigh
 from roadseg.errors import StageFailure, UserError
+from roadseg.nets.cpu_layers import BiasedConvTranspose2d, DepthwiseConv2d, PReLU
 from roadseg.scenes.batches import Batches
-from roadseg.scenes.plan import even
+from roadseg.scenes.plan import Phase, Plan, even
 from roadseg.schedules import Schedule, one_cycle
 
 evaluation = importlib.import_module("roadseg.engine.evaluate")  # the package's name is the function
@@ -417,6 +419,29 @@ def test_overfits_four_scenes_in_seconds() -> None:
     assert reports[-1].loss < 0.5 * reports[0].loss
     matrix = engine.evaluate(training.ema.net, pack, classes=3).sum(axis=0)
     assert np.diag(matrix).sum() / matrix.sum() > 0.97
+
+
+@pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")  # torch's own tracer
+def test_compiled_training_is_the_same_through_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as tracing and gradients go: what a compiler makes of them is its own affair, and takes minutes."""
+    plan = Plan((Phase(3, 8, (16, 32)), Phase(3, 2, CROP)))
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(2)
+        net = nn.Sequential(
+            *[nn.Conv2d(3, 8, 3, padding=1), PReLU(8), DepthwiseConv2d(8, 8, 3, stride=2), nn.BatchNorm2d(8)],
+            *[DepthwiseConv2d(8, 8, 3, dilation=2), BiasedConvTranspose2d(8, 3, 2, stride=2)],
+        )
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+            training = begin(6, net=net, compiled=compiled)
+        assert (training.forward is net) != compiled
+        list(fit(training, plan=plan))
+        found.append(training.net.state_dict())
+    plain, traced = found
+    assert plain.keys() == traced.keys(), "a checkpoint does not know that its network was compiled"
+    for name in plain:
+        torch.testing.assert_close(traced[name], plain[name], rtol=1e-4, atol=1e-5)
 
 
 # EMA
