@@ -1,27 +1,9 @@
-"""What a network is made of: its parameters, its multiply-adds and the sizes of its stages, to hold against a paper."""
+"""What a network is made of: the sizes of its stages and the numbers that its layers give, to hold against a paper."""
 
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
-LIGHT = 9e6
-"""Parameters up to which a network is trained, compared and exported in every run of the tests."""
-
-
-def parameters(net: nn.Module) -> int:
-    """All of them, those of training heads (`net.heads`) left out."""
-    counted = sum(parameter.numel() for parameter in net.parameters())
-    heads = getattr(net, "heads", None)
-    return counted - (parameters(heads) if heads else 0)
-
-
-def multiply_adds(net: nn.Module, height: int, width: int) -> float:
-    """Of one image in evaluation mode. Moves `net` to the device "meta", where nothing is computed."""
-    with FlopCounterMode(display=False) as counter:
-        net.eval().to("meta")(torch.empty(1, 3, height, width, device="meta"))
-    return counter.get_total_flops() / 2
 
 
 def sizes(net: nn.Module, names: Iterable[str], height: int, width: int) -> dict[str, tuple[int, ...]]:

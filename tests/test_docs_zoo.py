@@ -1,10 +1,17 @@
-"""What docs.zoo keeps of earlier measurements when some are new."""
+"""docs/zoo.md is what docs.zoo writes, and what that keeps of earlier measurements when some are new."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from docs import zoo
+
+PAGE = Path(zoo.__file__).parent / "zoo.md"
+
+
+def test_the_page_is_what_was_kept() -> None:
+    kept = [pd.read_csv(PAGE.parent / "measured" / name) for name in ("zoo.csv", "engines.csv", "overfit.csv")]
+    assert PAGE.read_text(encoding="utf-8") == zoo.page(*kept), "write it anew: python -m docs.zoo"
 
 
 def table(path: Path, **columns: list[object]) -> Path:

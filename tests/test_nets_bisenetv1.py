@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from roadseg.nets.bisenetv1 import BiSeNetV1
-from tests.structure import multiply_adds, parameters, sizes
+from roadseg.nets.counts import multiply_adds, parameters
+from tests.structure import sizes
 
 
 def test_the_paths_have_the_papers_strides() -> None:

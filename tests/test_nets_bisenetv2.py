@@ -6,8 +6,9 @@ from torch.nn import functional
 
 from roadseg.nets.bisenetv2 import BiSeNetV2, GatherExpansion, GuidedAggregation
 from roadseg.nets.blocks import ConvNorm
+from roadseg.nets.counts import multiply_adds, parameters
 from roadseg.nets.pooling import Pooled
-from tests.structure import multiply_adds, parameters, sizes
+from tests.structure import sizes
 
 
 def test_the_stages_are_those_of_table_1() -> None:

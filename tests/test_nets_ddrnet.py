@@ -5,8 +5,9 @@ import hashlib
 import pytest
 import torch
 
+from roadseg.nets.counts import multiply_adds, parameters
 from roadseg.nets.ddrnet import DDRNet23, DDRNet23Slim
-from tests.structure import multiply_adds, parameters, sizes
+from tests.structure import sizes
 
 
 # Table 1 has DDRNet-39 and DDRNet-23-slim at 224x224 (for ImageNet); 23 is 23-slim at twice the width.

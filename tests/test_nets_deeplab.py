@@ -6,10 +6,11 @@ from torch import nn
 from torch.nn import functional
 
 from roadseg.nets.backbones import resnet
+from roadseg.nets.counts import multiply_adds, parameters
 from roadseg.nets.deeplab import ASPP, DeepLabV3, DeepLabV3Plus
 from roadseg.nets.pooling import pooled
 from roadseg.nets.pspnet import PSPNet
-from tests.structure import elements, multiply_adds, parameters, sizes
+from tests.structure import elements, sizes
 
 
 def shaped(make, *args, **kwargs) -> nn.Module:

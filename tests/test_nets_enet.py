@@ -3,8 +3,9 @@
 import pytest
 from torch import nn
 
+from roadseg.nets.counts import multiply_adds
 from roadseg.nets.enet import Bottleneck, ENet
-from tests.structure import elements, multiply_adds, sizes
+from tests.structure import elements, sizes
 
 
 def test_the_stages_are_those_of_table_1() -> None:

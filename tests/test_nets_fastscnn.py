@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from roadseg.nets.counts import multiply_adds, parameters
 from roadseg.nets.fastscnn import Bottleneck, FastSCNN, Separable
-from tests.structure import elements, multiply_adds, parameters, sizes
+from tests.structure import elements, sizes
 
 
 def test_the_stages_are_those_of_table_1() -> None:

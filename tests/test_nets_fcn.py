@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from roadseg.nets.counts import parameters
 from roadseg.nets.fcn import FCN
-from tests.structure import parameters, sizes
+from tests.structure import sizes
 
 
 def test_the_way_up_mirrors_the_way_down():

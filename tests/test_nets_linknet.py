@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from roadseg.nets.backbones import resnet
+from roadseg.nets.counts import parameters
 from roadseg.nets.linknet import LinkNet
-from tests.structure import parameters, sizes
+from tests.structure import sizes
 
 
 # zh320's count of the paper's network: 11.54 M; the paper: 11.5 M.

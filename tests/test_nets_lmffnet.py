@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from roadseg.nets.counts import multiply_adds, parameters
 from roadseg.nets.lmffnet import Attention, Bottleneck, Decoder, Down, LMFFNet, halved
-from tests.structure import elements, multiply_adds, parameters, sizes
+from tests.structure import elements, sizes
 
 
 def test_the_stages_are_those_of_the_table() -> None:

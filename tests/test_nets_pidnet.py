@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from roadseg.nets.counts import multiply_adds, parameters
 from roadseg.nets.ddrnet import averaged
 from roadseg.nets.pidnet import Fusion, Guided, PIDNetS, Pyramid
-from tests.structure import multiply_adds, parameters, sizes
+from tests.structure import sizes
 
 
 def test_the_stages_are_those_of_figure_3():

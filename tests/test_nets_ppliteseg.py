@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional
 
 from roadseg import nets
+from roadseg.nets.counts import multiply_adds, parameters
 from roadseg.nets.ppliteseg import AttentionFusion, PPLiteSeg, SimplePyramid, ppliteseg_b
 from roadseg.nets.published import OTHER_DECODER, PUBLISHED
-from tests.structure import multiply_adds, parameters, sizes
+from tests.structure import sizes
 
 Build = Callable[[int], nn.Module]
 BOTH = pytest.mark.parametrize(

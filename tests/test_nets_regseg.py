@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from roadseg.nets.counts import multiply_adds, parameters
 from roadseg.nets.regseg import DBlock, Dilated, RegSeg
-from tests.structure import multiply_adds, parameters, sizes
+from tests.structure import sizes
 
 
 def test_the_stages_are_those_of_the_paper():

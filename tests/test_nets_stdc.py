@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn import functional
 
 from roadseg.nets.bilateral import AttentionRefinement, ContextNeck, FeatureFusion
+from roadseg.nets.counts import multiply_adds, parameters
 from roadseg.nets.stdc import STDC1, STDC2, ShortTermDense, STDCSeg
-from tests.structure import elements, multiply_adds, parameters, sizes
+from tests.structure import elements, sizes
 
 BOTH = pytest.mark.parametrize("modules", [STDC1, STDC2], ids=["stdc1", "stdc2"])
 

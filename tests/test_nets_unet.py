@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from roadseg.nets.counts import multiply_adds, parameters
 from roadseg.nets.unet import UNet
-from tests.structure import multiply_adds, parameters, sizes
+from tests.structure import sizes
 
 
 def test_the_bilinear_form_is_that_of_paddleseg() -> None:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from roadseg.nets.counts import multiply_adds, parameters
 from roadseg.nets.yolo import YOLO, Partial, PyramidPooling, yolo_s
-from tests.structure import multiply_adds, parameters, sizes
+from tests.structure import sizes
 
 
 # YOLO26-sem publishes 1.6 M and 22.7 G for n, 6.5 M and 88.8 G for s (operations, so twice the multiply-adds), at

@@ -35,7 +35,8 @@ def channel(temperature: float) -> Imitation:
     over classes and scenes that have labels (channel-wise distillation: Shu et al. 2021, equations 3 to 5).
 
     Where `logit` asks each pixel which class it is, this asks each class where it is, and so dwells on the places that
-    the teacher finds most telling. The paper's temperature is 4 and its weight 3 (section 4.1, on logits).
+    the teacher finds most telling. The paper's temperature is 4 and its weight 3 (section 4.1, on logits). Here logits
+    are compared at the input's size, enlarged as they are deployed, so that student and teacher may have other strides.
     """
 
     def loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:

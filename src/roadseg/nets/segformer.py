@@ -1,4 +1,4 @@
-"""SegFormer: a hierarchical encoder whose four scales are projected, brought to 1/4, concatenated and classified.
+"""SegFormer: a hierarchical encoder whose four scales are projected, brought to 1/4, mixed and classified.
 
 Xie et al. 2021, "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers", arXiv 2105.15203;
 section and table numbers below are the paper's. At 19 classes, in millions of parameters: B0 3.7, B1 13.7, B2 27.4,
@@ -11,8 +11,9 @@ Input: any height and width from 64 up; strides divide upwards and resizing goes
 whole image makes the cost grow faster than the area.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -41,7 +42,8 @@ class Decoder(nn.Module):
 
     Published, the last one is applied to the enlarged scales side by side. Both are linear, and so is enlarging: here
     the two are one layer, which each scale goes through at its own size, and the results are added. That is the same
-    function of the same parameters, for half of B2's multiply-adds.
+    function of the same parameters, for 41 % of the whole B2's multiply-adds. Hooks on the projections and the
+    convolution of `fuse` do not fire: their weights alone are used.
     """
 
     def __init__(self, inputs: tuple[int, ...], hidden: int, classes: int) -> None:
@@ -53,34 +55,38 @@ class Decoder(nn.Module):
 
     def forward(self, scales: list[Tensor]) -> Tensor:
         size = scales[0].shape[-2:]
-        conv, norm, relu = self.fuse
-        shares = conv.get_parameter("weight").flatten(1).chunk(len(scales), dim=1)
+        projections = cast("Iterable[nn.Conv2d]", self.projections)
+        mixing, norm, relu = cast("tuple[nn.Conv2d, nn.Module, nn.Module]", tuple(self.fuse))
+        shares = mixing.weight.flatten(1).chunk(len(scales), dim=1)
         first, *others = [
-            resize(functional.conv2d(scale, *_after(project, share)), size)
-            for scale, project, share in zip(scales, self.projections, reversed(shares), strict=True)
+            resize(functional.conv2d(scale, *_composed(projection, share)), size)
+            for scale, projection, share in zip(scales, projections, reversed(shares), strict=True)
         ]  # the coarsest has the first share, as published weights have it
         fused = relu(norm(sum(others, start=first)))
         logits: Tensor = self.classifier(self.dropout(fused))
         return logits
 
 
-def _after(project: nn.Module, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights and bias of the 1x1 convolution that is `project` and, after it, the matrix `share`.
+def _composed(projection: nn.Conv2d, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and bias of the 1x1 convolution that is `projection` and, after it, the matrix `share`.
 
-    The weights are channels last in memory, and so is what they give: resizing that takes a sixth of the time.
+    The weights are channels last in memory, and so is what they give: a CPU resizes that six times as fast.
     """
-    weight, bias = project.get_parameter("weight"), project.get_parameter("bias")
-    return (share @ weight.flatten(1))[:, None, None].permute(0, 3, 1, 2), share @ bias
+    assert projection.bias is not None
+    weights = share @ projection.weight.flatten(1)
+    return weights[:, None, None].permute(0, 3, 1, 2), share @ projection.bias
 
 
 class SegFormer(nn.Module):
     """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, here of one, in training mode.
 
-    `encoder`: one of `ENCODERS`.
+    `encoder`: one of `ENCODERS`; raises ValueError for any other.
     """
 
     def __init__(self, classes: int, encoder: str = "b0") -> None:
         super().__init__()
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder must be in {[*ENCODERS]}: {encoder}")
         make, hidden = ENCODERS[encoder]
         self.backbone = make()
         self.decoder = Decoder(self.backbone.channels, hidden, classes)

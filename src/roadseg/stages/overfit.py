@@ -1,7 +1,7 @@
 """The check before a long training: a network that cannot learn a few scenes by heart will not learn a thousand.
 
 Four scenes (or another few) of the training split, without augmentation, until the mIoU of the classes that they show
-reaches the goal: from two minutes for a light network to half an hour for a heavy one on a CPU, see docs/zoo.md. Finds
+reaches the goal: from a minute for a light network to half an hour for a heavy one on a CPU, see docs/zoo.md. Finds
 labels that do not fit their images, wrong class tables, learning rates that are far off and networks that are wired
 wrongly. Writes models/overfit/: overfit.csv and overfit.png.
 """
