@@ -8,8 +8,8 @@ spread over the split, but for those heavy networks whose logits are at an eight
 theirs are the four that such logits draw best, so that MIRROR should hold the whole of CamVid. AdamW at 0.01
 (transformers at 0.001), poly over 1,200 steps, which few see the end of, Dice plus weighted cross-entropy. Results go
 to .state/bench/overfit.csv line by line, so that a broken bench goes on where it was, and tries again what stayed
-below; the table is printed at the end. --ceiling says instead what logits at a quarter and at an eighth of the size can
-draw at best: free numbers in a network's place, enlarged as its own are.
+below or had another schedule; the table is printed at the end. --ceiling says instead what logits at a quarter and at
+an eighth of the size can draw at best: free numbers in a network's place, enlarged as its own are.
 """
 
 import argparse
@@ -73,6 +73,7 @@ def row(name: str, mirror: Path) -> dict[str, object]:
         "network": name,
         "size": f"{width}x{height}",
         "steps": last.step,
+        "schedule": overfit.STEPS,
         "miou": round(last.miou, 4),
         "seconds": round(last.seconds, 1),
         "device": f"{torch.cuda.get_device_name() if device == 'cuda' else 'cpu'}, {str(dtype).removeprefix('torch.')}",
@@ -141,7 +142,8 @@ def main() -> None:
                 print(f"{named}, logits at 1/{stride}: {ceiling(few, stride):.1%}")
             os.chdir(kept.parent)
             return
-        done = pd.read_csv(kept).query("miou >= @GOAL")["network"].tolist() if kept.exists() else []
+        known = pd.read_csv(kept) if kept.exists() else pd.DataFrame(columns=["network", "miou", "schedule"])
+        done = known.query("miou >= @GOAL and schedule == @overfit.STEPS")["network"].tolist()
         for name in options.networks:
             if name not in done:
                 made = pd.DataFrame([row(name, mirror)])

@@ -26,6 +26,7 @@ AGREED, AGREED_KEPT = Path(".state/bench/zoo.csv"), Path("docs/measured/engines.
 LEARNT, LEARNT_KEPT = Path(".state/bench/overfit.csv"), Path("docs/measured/overfit.csv")
 PICTURE, SHOWN = Path("models/zoo/zoo.png"), Path("docs/images/zoo.png")
 CLASSES = 19
+COLUMNS = ["size", "steps", "schedule", "miou", "seconds", "device"]
 NEAR = {"parameters": 0.03, "multiply_adds": 0.05}
 """How far a count may be from the published one without a reason."""
 HEAD = """# The zoo
@@ -161,8 +162,9 @@ def learnt(frame: pd.DataFrame) -> str:
         "",
         "Four scenes of CamVid's training split, without augmentation, until the mIoU of the classes that they show is",
         f"{GOAL:.0%} (`python -m bench.overfit`, whose text says how): random start, AdamW at {RATE} (MiT and Swin at",
-        f"{TRANSFORMER_RATE}), poly over {STEPS:,} steps, Dice plus weighted cross-entropy. Seconds are of one core",
-        "while the other one trained another network.",
+        f"{TRANSFORMER_RATE}), poly over {STEPS:,} steps, Dice plus weighted cross-entropy. Rows of another",
+        "schedule are of older code. Seconds are of one core while the other one trained another network; none where",
+        "the process was paused.",
         "",
         "| network | size | steps | mIoU | seconds | device |",
         "|---|---|---|---|---|---|",
@@ -170,10 +172,10 @@ def learnt(frame: pd.DataFrame) -> str:
     frame = frame.set_index("network")
     for name in nets.NETS:
         if name in frame.index:
-            size, steps, miou, seconds, device = frame.loc[name, ["size", "steps", "miou", "seconds", "device"]]
+            size, steps, schedule, miou, seconds, device = frame.loc[name, COLUMNS]
             took = "" if seconds != seconds else f"{seconds:.0f}"
             below = "" if miou >= GOAL else ", not reached"
-            lines.append(f"| `{name}` | {size} | {steps} | {miou:.1%}{below} | {took} | {device} |")
+            lines.append(f"| `{name}` | {size} | {steps} of {schedule} | {miou:.1%}{below} | {took} | {device} |")
     return "\n".join([*lines, "", _missing(frame.index), "", CEILING])
 
 
