@@ -36,8 +36,8 @@ Every network that `search.networks` can name. Written by `python -m docs.zoo`.
 Parameters are in millions, without training heads, batch norms unfolded, at {classes} classes. Multiply-adds are in
 billions, of one image of the size that the source counts at (512x1024 where there is none), by torch's own counter:
 convolutions and matrix products, but for those of weights alone. Papers and tables call them FLOPs; where a source
-counts operations, its number is halved here. Sources: A, PaddleSeg's model zoo overview; B, RDRNet's README; C, the README of
-realtime-semantic-segmentation-pytorch; D, Ultralytics' documentation.
+counts operations, its number is halved here. Sources: A, PaddleSeg's model zoo overview; B, RDRNet's README; C, the
+README of realtime-semantic-segmentation-pytorch; D, Ultralytics' documentation.
 """
 
 CHOSEN = """## LMFFNet and RegSeg
