@@ -94,11 +94,14 @@ def differences(known: Published, parameters: float, multiply_adds: float) -> li
 
 def latencies(timed: pd.DataFrame, name: str = "") -> list[str]:
     """Of a network, its p95 in each form, ms, empty where it was not timed; without a name, what the columns say."""
-    forms = timed.pivot_table("p95_ms", "network", ["engine", "precision"], sort=False)
+    texts = timed["p95_ms"].map("{:.1f}".format).where(timed["stable"], timed["p95_ms"].map("{:.1f} unstable".format))
+    forms = timed.assign(text=texts).pivot_table(
+        "text", "network", ["engine", "precision"], aggfunc="first", sort=False
+    )
     if not name:
         size = f"{timed['width'].iloc[0]}x{timed['height'].iloc[0]}"
         return [f"{engine} {precision} p95, ms at {size}" for engine, precision in forms.columns]
-    return [f"{one:.1f}" for one in forms.loc[name]] if name in forms.index else [""] * forms.shape[1]
+    return list(forms.loc[name]) if name in forms.index else [""] * forms.shape[1]
 
 
 def costs(frame: pd.DataFrame) -> str:
@@ -140,8 +143,7 @@ def agreed(frame: pd.DataFrame) -> str:
         "|---" * (len(said) + 1) + "|",
     ]
     worst = frame.groupby("network")[said].min()
-    if (largest := "largest class") in said:
-        worst[largest] = frame.groupby("network")[largest].max()
+    worst["largest class"] = frame.groupby("network")["largest class"].max()
     lines += [
         f"| `{name}` | {' | '.join(f'{share:.3%}' for share in worst.loc[name])} |"
         for name in nets.NETS
@@ -163,8 +165,8 @@ def learnt(frame: pd.DataFrame) -> str:
         "Four scenes of CamVid's training split, without augmentation, until the mIoU of the classes that they show is",
         f"{GOAL:.0%} (`python -m bench.overfit`, whose text says how): random start, AdamW at {RATE} (MiT and Swin at",
         f"{TRANSFORMER_RATE}), poly over {STEPS:,} steps, Dice plus weighted cross-entropy. Rows of another",
-        "schedule are of older code. Seconds are of one core while the other one trained another network; none where",
-        "the process was paused.",
+        "schedule are of older code. Seconds are of one core that other work shared now and then, for orientation and",
+        "not to be compared; none where the process was paused.",
         "",
         "| network | size | steps | mIoU | seconds | device |",
         "|---|---|---|---|---|---|",
@@ -197,11 +199,12 @@ def page(timed: pd.DataFrame, same: pd.DataFrame, learned: pd.DataFrame) -> str:
     titles = ["network", "paper", "parameters", "published", "multiply-adds", "published", "source", *latencies(timed)]
     columns = f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|"
     rows = [" | ".join([row(name), *latencies(timed, name)]) + " |" for name in nets.NETS]
-    reasons = [f"- `{name}`: {PUBLISHED[name].differs}" for name in nets.NETS if PUBLISHED[name].differs]
+    said = {name: PUBLISHED[name].differs or PUBLISHED[name].note for name in nets.NETS}
+    reasons = [f"- `{name}`: {text}" for name, text in said.items() if text]
     parts = [
         HEAD.format(classes=CLASSES),
         "\n".join([columns, *rows]),
-        "\n## Where counts differ\n\n" + "\n".join(reasons) + "\n",
+        "\n## What must be known of the counts\n\n" + "\n".join(reasons) + "\n",
         CHOSEN,
         "\n" + costs(timed) + "\n\n![Latency against multiply-adds](images/zoo.png)",
         "\n" + agreed(same),

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from roadseg.nets import counts
-from roadseg.nets.published import CANCEL, LINEAR, PUBLISHED
+from roadseg.nets.published import LINEAR, PUBLISHED
 from roadseg.nets.segformer import ENCODERS, SegFormer
 
 SCALES = ((32, (15, 20)), (64, (8, 10)), (160, (4, 5)), (256, (2, 3)))
@@ -45,7 +45,8 @@ def test_multiply_adds_are_the_published_ones(encoder: str, linear: float, every
     assert ours + side_by_side == pytest.approx(everything, rel=1e-3)
     assert ours + side_by_side - attention == pytest.approx(linear, rel=0.005)
     said = LINEAR.format(side_by_side, attention, ours + side_by_side - attention)
-    assert PUBLISHED[f"segformer_{encoder}"].differs.removesuffix(CANCEL) == said
+    known = PUBLISHED[f"segformer_{encoder}"]
+    assert (known.differs or known.note) == said, "B1's differences cancel"
 
 
 def test_an_unknown_encoder_is_answered_with_the_known() -> None:

@@ -42,7 +42,7 @@ class Decoder(nn.Module):
 
     Published, the last one is applied to the enlarged scales side by side. Both are linear, and so is enlarging: here
     the two are one layer, which each scale goes through at its own size, and the results are added. That is the same
-    function of the same parameters, for 41 % of the whole B2's multiply-adds. Hooks on the projections and the
+    function of the same parameters, for 40 % of the whole B2's multiply-adds. Hooks on the projections and the
     convolution of `fuse` do not fire: their weights alone are used.
     """
 
