@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from roadseg import distributed, engine, losses, nets
 from roadseg.distillation import DISTILLATIONS
 from roadseg.distributed import SyncBatchNorm
+from roadseg.nets.blocks import ConvNorm
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.batches import Batches
 from roadseg.scenes.plan import even
@@ -161,11 +162,11 @@ def test_alone_everything_is_as_it_was() -> None:
 
 def test_synchronised_batch_norm_is_torchs_own_alone() -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), ConvNorm(4, 4))
     x = torch.randn(2, 3, 8, 8)
     expected, names = net(x), list(net.state_dict())
     distributed.synchronise(net)
-    assert type(net[1]) is SyncBatchNorm and list(net.state_dict()) == names
+    assert type(net[1]) is type(net[3][1]) is SyncBatchNorm and list(net.state_dict()) == names
     torch.testing.assert_close(net(x), expected)
 
 

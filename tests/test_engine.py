@@ -20,7 +20,7 @@ from roadseg.engine import precision as precisions
 from roadseg.engine.ema import EMA
 from roadseg.engine.fit import _weigh
 from roadseg.errors import StageFailure, UserError
-from roadseg.nets.cpu_layers import BiasedConvTranspose2d, DepthwiseConv2d, PReLU
+from roadseg.nets.cpu_layers import BatchNorm2d, BiasedConvTranspose2d, DepthwiseConv2d, Dropout, PReLU
 from roadseg.scenes.batches import Batches
 from roadseg.scenes.plan import Phase, Plan, even
 from roadseg.schedules import Schedule, one_cycle
@@ -429,8 +429,8 @@ def test_compiled_training_is_the_same_through_phases(monkeypatch: pytest.Monkey
     for compiled in (False, True):
         torch.manual_seed(2)
         net = nn.Sequential(
-            *[nn.Conv2d(3, 8, 3, padding=1), PReLU(8), DepthwiseConv2d(8, 8, 3, stride=2), nn.BatchNorm2d(8)],
-            *[DepthwiseConv2d(8, 8, 3, dilation=2), BiasedConvTranspose2d(8, 3, 2, stride=2)],
+            *[nn.Conv2d(3, 4, 3, padding=1), BatchNorm2d(4), PReLU(4), DepthwiseConv2d(4, 8, 3, stride=2)],
+            *[Dropout(0.1), DepthwiseConv2d(8, 8, 3, dilation=2), BiasedConvTranspose2d(8, 3, 2, stride=2)],
         )
         with monkeypatch.context() as patched:
             patched.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

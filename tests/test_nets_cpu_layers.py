@@ -1,13 +1,22 @@
 """Layers that compute otherwise while they train on a CPU: torch's own are the reference, in values and gradients."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from roadseg.nets.cpu_layers import BiasedConvTranspose2d, DepthwiseConv2d, PReLU
+from roadseg.nets.cpu_layers import (
+    BatchNorm2d,
+    BiasedConvTranspose2d,
+    DepthwiseConv2d,
+    Dropout,
+    PReLU,
+    enlarged,
+)
 
 
 def depthwise(outputs: int, kernel: int, stride: int, dilation: int) -> tuple[nn.Module, nn.Module]:
@@ -18,6 +27,7 @@ def depthwise(outputs: int, kernel: int, stride: int, dilation: int) -> tuple[nn
 
 LAYERS = {
     "prelu": lambda: (nn.PReLU(6), PReLU(6)),
+    "norm of few channels": lambda: (nn.BatchNorm2d(6), BatchNorm2d(6)),
     "stride": lambda: depthwise(6, 3, 2, 1),
     "stride, two outputs a channel": lambda: depthwise(12, 3, 2, 1),
     "dilation 2": lambda: depthwise(6, 3, 1, 2),
@@ -58,12 +68,12 @@ def called(layer: nn.Module, features: Tensor) -> list[str]:
 
 
 def gradients(layer: nn.Module, features: Tensor) -> list[Tensor]:
-    """The output, the features' gradient and each parameter's."""
+    """The output, the features' gradient and each parameter's, and what a norm remembers of the features."""
     features = features.clone().requires_grad_()
     layer.zero_grad()
     made = layer(features)
     made.backward(torch.linspace(-1, 1, made.numel(), dtype=torch.float64).reshape(made.shape).to(made.dtype))
-    return [made.detach(), features.grad, *(one.grad for one in layer.parameters())]
+    return [made.detach(), features.grad, *(one.grad for one in layer.parameters()), *layer.buffers()]
 
 
 def test_torchs_own_computation_is_left_only_in_training(pair: tuple[nn.Module, nn.Module]) -> None:
@@ -94,7 +104,7 @@ def test_under_autocast_too(pair: tuple[nn.Module, nn.Module], given: torch.dtyp
     wanted = gradients(reference, features.float())
     with torch.autocast("cpu", torch.bfloat16):
         found = gradients(layer, features)
-    assert found[0].dtype == torch.bfloat16, "as autocast makes it of torch's"
+        assert found[0].dtype == copy.deepcopy(reference)(features).dtype, "as autocast makes it of torch's"
     for one, other in zip(wanted, found, strict=True):
         worst = (other.float() - one).abs().max()
         assert worst <= 0.02 * one.abs().max()  # bfloat16 has 8 bits
@@ -125,3 +135,99 @@ def test_one_slope_for_all_channels_is_left_to_torch() -> None:
 def test_even_kernels_are_refused() -> None:
     with pytest.raises(ValueError, match="kernel"):
         DepthwiseConv2d(6, 6, 2)
+
+
+def test_a_norm_of_many_channels_is_left_to_torch() -> None:
+    features = torch.randn(2, 8, 11, 13).to(memory_format=torch.channels_last)
+    assert called(BatchNorm2d(8), features) == called(nn.BatchNorm2d(8), features)
+
+
+# Dropout
+
+
+def test_dropout_takes_each_feature_with_its_probability_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    features = torch.ones(4, 10, 61, 83).to(memory_format=torch.channels_last).requires_grad_()  # not a multiple of 4
+    made = Dropout(0.3)(features)
+    dropped = made == 0
+    share = round(0.3 * 2**16) / 2**16
+    torch.testing.assert_close(made[~dropped], torch.full_like(made[~dropped], 1 / (1 - share)))
+    count = dropped.numel()
+    for dims in ((), 0, 1):  # of all, of each image, of each channel: within five standard deviations
+        of = count if dims == () else count // dropped.shape[dims]
+        found = dropped.float().mean() if dims == () else dropped.transpose(0, dims).flatten(1).float().mean(dim=1)
+        assert (found - share).abs().max() < 5 * (share * (1 - share) / of) ** 0.5
+    for dim in range(4):  # neighbours in any direction are drawn apart
+        one, other = (dropped.narrow(dim, first, dropped.shape[dim] - 1).flatten().float() for first in (0, 1))
+        assert torch.corrcoef(torch.stack([one, other]))[0, 1].abs() < 5 / len(one) ** 0.5
+    made.backward(torch.full_like(made, 2.0))
+    torch.testing.assert_close(features.grad, 2 * made.detach())
+
+
+def test_dropout_follows_torchs_seed() -> None:
+    features = torch.randn(2, 6, 11, 13).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    made = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        made.append(Dropout(0.5)(features))
+    assert made[0].equal(made[1])
+    assert not made[0].equal(made[2])
+    assert made[0].dtype == torch.bfloat16
+    assert made[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1e-6, 1 - 1e-6, 1.0])
+def test_dropout_of_nothing_and_of_all(probability: float) -> None:
+    features = torch.randn(2, 6, 11, 13).to(memory_format=torch.channels_last)
+    made = Dropout(probability)(features)
+    torch.testing.assert_close(made, features * (probability < 0.5), rtol=1e-4, atol=0)
+
+
+def test_torchs_own_dropout_is_left_only_in_training() -> None:
+    features = torch.randn(1, 6, 12, 16).to(memory_format=torch.channels_last)
+    layer, reference = Dropout(0.1), nn.Dropout(0.1)
+    assert called(layer, features) != called(reference, features)
+    assert called(layer, features.contiguous()) == called(reference, features.contiguous())
+    assert called(layer.eval(), features) == called(reference.eval(), features) == []
+
+
+# Enlarging
+
+
+def interpolated(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+SIZES = [((5, 7), (40, 56)), ((5, 7), (33, 50)), ((1, 1), (8, 4)), ((6, 1), (6, 9)), ((9, 12), (4, 5))]
+
+
+@pytest.mark.parametrize(("old", "new"), SIZES)
+def test_enlarged_maps_and_their_gradients_are_torchs(old: tuple[int, int], new: tuple[int, int]) -> None:
+    found = []
+    for enlarge in (interpolated, enlarged):
+        maps = torch.randn(2, 3, *old, dtype=torch.float64, generator=torch.manual_seed(0)).requires_grad_()
+        made = enlarge(maps, new)
+        made.backward(torch.randn(made.shape, dtype=torch.float64, generator=torch.manual_seed(1)))
+        found.append((made.detach(), maps.grad))
+    for wanted, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_enlarged_logits_of_bfloat16_are_float32_and_contiguous() -> None:
+    maps = torch.randn(2, 3, 5, 7).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        made = enlarged(maps, (40, 56))
+    assert made.dtype == torch.float32
+    assert made.is_contiguous()
+    torch.testing.assert_close(made, interpolated(maps.float(), (40, 56)))
+
+
+def test_torchs_own_interpolation_is_left_only_for_gradients() -> None:
+    maps = torch.randn(2, 3, 5, 7).requires_grad_()
+    for given in (maps, maps.detach()):
+        for recorded in (True, False):
+            with torch.set_grad_enabled(recorded), Called() as ours:
+                enlarged(given, (40, 56))
+            with torch.set_grad_enabled(recorded), Called() as theirs:
+                interpolated(given, (40, 56))
+            assert (ours.names == theirs.names) == (not (recorded and given.requires_grad))

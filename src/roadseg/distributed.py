@@ -118,6 +118,6 @@ class SyncBatchNorm(torch.nn.BatchNorm2d):
 def synchronise(net: torch.nn.Module) -> torch.nn.Module:
     """`net`, its batch norms seeing all processes' crops. Its state dict stays the same."""
     for module in net.modules():
-        if type(module) is torch.nn.BatchNorm2d:
+        if isinstance(module, torch.nn.BatchNorm2d):
             module.__class__ = SyncBatchNorm
     return net

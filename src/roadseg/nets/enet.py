@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roadseg.nets.blocks import ConvNorm, initialise
-from roadseg.nets.cpu_layers import BiasedConvTranspose2d, PReLU
+from roadseg.nets.cpu_layers import BatchNorm2d, BiasedConvTranspose2d, PReLU
 
 STRIDE = 8
 
@@ -28,7 +28,7 @@ class Initial(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 13, 3, stride=2, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(16)
+        self.norm = BatchNorm2d(16)
         self.activation = PReLU(16)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Bottleneck(nn.Module):
         self.branch = nn.Sequential(
             _reduced(channels, hidden),
             *middle,
-            nn.BatchNorm2d(hidden),
+            BatchNorm2d(hidden),
             PReLU(hidden),
             ConvNorm(hidden, channels),
             nn.Dropout2d(dropout),
@@ -79,7 +79,7 @@ class Down(nn.Module):
         self.extra = outputs - inputs
         self.branch = nn.Sequential(
             nn.Conv2d(inputs, hidden, 2, stride=2, bias=False),
-            nn.BatchNorm2d(hidden),
+            BatchNorm2d(hidden),
             PReLU(hidden),
             _reduced(hidden, hidden, 3),
             ConvNorm(hidden, outputs),
@@ -89,7 +89,7 @@ class Down(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         pooled = functional.max_pool2d(features, 2)
-        maxima = features >= functional.interpolate(pooled, scale_factor=2.0, mode="nearest")
+        maxima = functional.interpolate(pooled.detach(), scale_factor=2.0, mode="nearest").le_(features.detach())
         padded = functional.pad(pooled, (0, 0, 0, 0, 0, self.extra))
         return self.activation(padded + self.branch(features)), maxima
 
@@ -105,7 +105,7 @@ class Up(nn.Module):
         self.branch = nn.Sequential(
             _reduced(inputs, hidden),
             nn.ConvTranspose2d(hidden, hidden, 3, stride=2, padding=1, output_padding=1, bias=False),
-            nn.BatchNorm2d(hidden),
+            BatchNorm2d(hidden),
             PReLU(hidden),
             ConvNorm(hidden, outputs),
             nn.Dropout2d(dropout),

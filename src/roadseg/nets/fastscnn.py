@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, enlarge, initialise, resize
+from roadseg.nets.cpu_layers import Dropout
 from roadseg.nets.pooling import PyramidPooling
 
 
@@ -84,7 +85,7 @@ class FastSCNN(nn.Module):
         )
         self.fusion = Fusion(64, 128, 128)
         self.classifier = nn.Sequential(
-            Separable(128, 128), Separable(128, 128), nn.Dropout(0.1), nn.Conv2d(128, classes, 1)
+            Separable(128, 128), Separable(128, 128), Dropout(0.1), nn.Conv2d(128, classes, 1)
         )
         self.heads = nn.ModuleList([Head(64, 32, classes), Head(128, 32, classes)])
         initialise(self)
