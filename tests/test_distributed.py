@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -27,20 +28,23 @@ from tests.test_engine import Scenes
 fit_module, evaluate_module = (importlib.import_module(f"roadseg.engine.{name}") for name in ("fit", "evaluate"))
 PROJECT = Path(__file__).resolve().parents[1]
 CLASSES, STEPS, SIZE = 3, 20, (64, 96)
+COMPARED = (*losses.LOSSES, *DISTILLATIONS, "boundary")
 LOSS = "dice + weighted_cross_entropy + 0.5 * jaccard + 0.5 * focal + 0.5 * edge"
 
 
-def learnt(network: str, dtype: torch.dtype, rate: float) -> dict[str, torch.Tensor]:
-    """The network's logits of a scene after 20 steps, its loss and batch norm's statistics, all in `dtype`."""
+def learnt(network: str, dtype: torch.dtype, rate: float, compiled: bool = False) -> dict[str, torch.Tensor]:
+    """The network's logits of a scene after 20 steps, its loss and batch norm's statistics, all in `dtype`. Compiled:
+    traced and differentiated as torch.compile does; what a compiler makes of it takes minutes."""
     with ExitStack() as patches:
+        patches.enter_context(patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")))
         for module in (fit_module, evaluate_module):
             patches.enter_context(patch.object(module, "normalise", lambda images: normalise(images).to(dtype)))
         if dtype == torch.float64:  # what the loop and the losses round to float32
             patches.enter_context(patch.object(torch.Tensor, "float", torch.Tensor.double))
-        return _learnt(network, dtype, rate)
+        return _learnt(network, dtype, rate, compiled)
 
 
-def _learnt(network: str, dtype: torch.dtype, rate: float) -> dict[str, torch.Tensor]:
+def _learnt(network: str, dtype: torch.dtype, rate: float, compiled: bool) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     net = nets.build(network, CLASSES).to(dtype)
     for module in net.modules():
@@ -60,6 +64,7 @@ def _learnt(network: str, dtype: torch.dtype, rate: float) -> dict[str, torch.Te
         total_steps=STEPS,
         aux_weight=0.4,
         seed=3,
+        compiled=compiled,
     )
     scenes = Scenes(8, SIZE)
     for _, label in scenes.pairs[:3]:
@@ -80,7 +85,7 @@ def gradients() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     found, part = {}, 4 // distributed.size()
     mine = slice(distributed.rank() * part, (distributed.rank() + 1) * part)
     with patch.object(torch.Tensor, "float", torch.Tensor.double):
-        for name in (*losses.LOSSES, *DISTILLATIONS):
+        for name in COMPARED:
             torch.manual_seed(0)
             layers = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1)
             net = nn.Sequential(*layers).double()
@@ -89,7 +94,9 @@ def gradients() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
             forward: nn.Module = net
             if distributed.size() > 1:
                 forward = DistributedDataParallel(distributed.synchronise(net), forward_sync_buffers=False)
-            if name in DISTILLATIONS:
+            if name == "boundary":  # as STDC's training head is compared with the target
+                value = losses.boundary(forward(images[mine])[:, :1], target[mine])
+            elif name in DISTILLATIONS:
                 teacher = torch.randn(4, 3, 16, 24).double()
                 value = DISTILLATIONS[name](4.0)(forward(images[mine]), teacher[mine], target[mine])
             else:
@@ -109,7 +116,7 @@ def test_losses_and_their_gradients_are_those_of_the_whole_batch(tmp_path: Path)
     done = torchrun("run.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     together, alone = torch.load(tmp_path / "1.pt"), gradients()
-    for name in (*losses.LOSSES, *DISTILLATIONS):
+    for name in COMPARED:
         same = [torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(together[name], alone[name], strict=True)]
         assert all(same) == (name != "lovasz"), name
 
@@ -121,19 +128,23 @@ def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("network", "dtype", "rate", "within"),
-    [("ddrnet23slim", torch.float64, 0.001, 1e-6), ("fcn", torch.float32, 2e-5, 1e-4)],
-    ids=["float64", "float32"],
+    ("network", "dtype", "rate", "within", "compiled"),
+    [
+        ("ddrnet23slim", torch.float64, 0.001, 1e-6, False),
+        ("fcn", torch.float32, 2e-5, 1e-4, False),
+        ("fcn", torch.float32, 2e-5, 1e-4, True),
+    ],
+    ids=["float64", "float32", "compiled"],
 )
 def test_two_processes_are_one_with_the_whole_batch(
-    tmp_path: Path, network: str, dtype: torch.dtype, rate: float, within: float
+    tmp_path: Path, network: str, dtype: torch.dtype, rate: float, within: float, compiled: bool
 ) -> None:
     """Batch norm, auxiliary heads, class weights, and a number of labelled pixels that differs. In float32 a deep
     network's own training blows up the last digits that a sum in another order changes, at higher rates above all."""
     script = tmp_path / "run.py"
     script.write_text(
         "import torch\nfrom roadseg import distributed\nfrom tests.test_distributed import learnt\n"
-        f"with distributed.joined():\n    result = learnt({network!r}, {dtype}, {rate})\n"
+        f"with distributed.joined():\n    result = learnt({network!r}, {dtype}, {rate}, {compiled})\n"
         "    torch.save(result, f'{distributed.rank()}.pt')\n"
     )
     done = torchrun(str(script), cwd=tmp_path)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadseg import engine, losses
-from roadseg.engine import Diverged, Report, Training, Views
+from roadseg.engine import Diverged, Report, Training, Views, optimizers
 from roadseg.engine import precision as precisions
 from roadseg.engine.ema import EMA
 from roadseg.engine.fit import _weigh
@@ -165,6 +165,14 @@ def test_reports_count_in_pixels() -> None:
     assert [report.learning_rate for report in reports] == pytest.approx([0.02 * (1 - step / 10) for step in (3, 7, 9)])
     assert reports[0].seconds < reports[1].seconds < reports[2].seconds == training.seconds
     assert [report.step for report in fit(begin(total_steps=4), every_steps=0.4)] == [1, 2, 3, 4]
+
+
+def test_a_table_of_biases_does_not_decay() -> None:
+    net = nn.Linear(2, 3)
+    net.relative_position_bias_table = nn.Parameter(torch.zeros(9, 4))  # as Swin's is called
+    decayed, free = optimizers.build("adamw", net, weight_decay=0.01).param_groups
+    assert [id(one) for one in decayed["params"]] == [id(net.weight)]
+    assert {id(one) for one in free["params"]} == {id(net.bias), id(net.relative_position_bias_table)}
 
 
 def test_weight_decay_acts_on_matrices_only() -> None:
@@ -535,14 +543,13 @@ def test_auto_on_a_gpu_is_bf16_or_float16_with_a_scaler(monkeypatch: pytest.Monk
 
 def test_a_named_precision_is_taken_at_its_word_and_a_wrong_one_named() -> None:
     assert precisions.resolve("bfloat16", "cpu") == torch.bfloat16
+    assert precisions.resolve("float16", "cpu") == torch.float16
     assert precisions.resolve("float32", "cuda") == torch.float32
     with pytest.raises(
         UserError,
         match=r"train\.precision \(params\.yaml\) is 'half', must be one of: auto, float32, bfloat16, float16",
     ):
         precisions.resolve("half", "cpu")
-    with pytest.raises(UserError, match=r"train\.precision \(params\.yaml\) is 'float16' on a CPU"):
-        precisions.resolve("float16", "cpu")
 
 
 def test_the_names_cover_what_torch_really_calls_them() -> None:
@@ -552,11 +559,8 @@ def test_the_names_cover_what_torch_really_calls_them() -> None:
         assert {"amx_bf16", "avx512_bf16"} <= has.keys()
 
 
-def test_float16_resumes_with_its_gradient_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an older GPU gets, tried on this CPU."""
-    # `roadseg.engine.fit` is the function; its module is found by name.
-    monkeypatch.setattr(sys.modules[Training.__module__], "resolve", lambda precision, device: torch.float16)
-    unbroken, killed, resumed = begin(), begin(), begin()
+def test_float16_resumes_with_its_gradient_scale() -> None:
+    unbroken, killed, resumed = (begin(precision="float16") for _ in range(3))
     for training in (unbroken, killed, resumed):
         assert training.scaler.is_enabled()
         training.scaler.load_state_dict(training.scaler.state_dict() | {"growth_interval": 2})
@@ -565,17 +569,18 @@ def test_float16_resumes_with_its_gradient_scale(monkeypatch: pytest.MonkeyPatch
     resumed.load(killed.state())
     list(fit(resumed))
     assert_same(unbroken, resumed)
-    assert unbroken.scaler.get_scale() != begin().scaler.get_scale(), "the scale moved, so it had to be saved"
+    assert unbroken.scaler.get_scale() != begin(precision="float16").scaler.get_scale(), (
+        "the scale moved, so it had to be saved"
+    )
 
 
-def test_a_float16_gradient_that_never_is_a_number_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_float16_gradient_that_never_is_a_number_is_noticed() -> None:
     """The scaler leaves such steps out without a word: the loss stays a number, and the weights where they are."""
-    monkeypatch.setattr(sys.modules[Training.__module__], "resolve", lambda precision, device: torch.float16)
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:
         return cross_entropy(logits, target) + 0 * (logits.flatten()[0] * 0).sqrt()
 
-    training = begin(total_steps=60, loss=loss)
+    training = begin(total_steps=60, loss=loss, precision="float16")
     with pytest.raises(Diverged, match=r"loss \d.*, norm of its gradient inf at step 3\d,"):
         list(fit(training))
 
@@ -623,12 +628,13 @@ def test_evaluate_takes_the_views_that_it_is_told() -> None:
     assert plain.sum() == viewed.sum() and (plain != viewed).any()
 
 
-def test_bf16_autocast_trains_and_keeps_float32_weights() -> None:
-    training = begin(total_steps=4, precision="bfloat16")
+@pytest.mark.parametrize(("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float16", torch.float16)])
+def test_autocast_trains_and_keeps_float32_weights(precision: str, dtype: torch.dtype) -> None:
+    training = begin(total_steps=4, precision=precision)
     inside: list[torch.dtype] = []
     training.net.head.register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
     assert np.isfinite(next(fit(training, every_steps=4)).loss)
-    assert set(inside) == {torch.bfloat16}
+    assert set(inside) == {dtype}
     assert {p.dtype for p in training.net.parameters()} == {torch.float32}
 
 

@@ -205,7 +205,8 @@ SIZES = [((5, 7), (40, 56)), ((5, 7), (33, 50)), ((1, 1), (8, 4)), ((6, 1), (6, 
 def test_enlarged_maps_and_their_gradients_are_torchs(old: tuple[int, int], new: tuple[int, int]) -> None:
     found = []
     for enlarge in (interpolated, enlarged):
-        maps = torch.randn(2, 3, *old, dtype=torch.float64, generator=torch.manual_seed(0)).requires_grad_()
+        maps = torch.randn(2, 3, *old, dtype=torch.float64, generator=torch.manual_seed(0))
+        maps = maps.to(memory_format=torch.channels_last).requires_grad_()
         made = enlarge(maps, new)
         made.backward(torch.randn(made.shape, dtype=torch.float64, generator=torch.manual_seed(1)))
         found.append((made.detach(), maps.grad))
@@ -214,7 +215,7 @@ def test_enlarged_maps_and_their_gradients_are_torchs(old: tuple[int, int], new:
 
 
 def test_enlarged_logits_of_bfloat16_are_float32_and_contiguous() -> None:
-    maps = torch.randn(2, 3, 5, 7).bfloat16().requires_grad_()
+    maps = torch.randn(2, 3, 5, 7).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         made = enlarged(maps, (40, 56))
     assert made.dtype == torch.float32
@@ -222,12 +223,15 @@ def test_enlarged_logits_of_bfloat16_are_float32_and_contiguous() -> None:
     torch.testing.assert_close(made, interpolated(maps.float(), (40, 56)))
 
 
-def test_torchs_own_interpolation_is_left_only_for_gradients() -> None:
-    maps = torch.randn(2, 3, 5, 7).requires_grad_()
-    for given in (maps, maps.detach()):
-        for recorded in (True, False):
-            with torch.set_grad_enabled(recorded), Called() as ours:
-                enlarged(given, (40, 56))
-            with torch.set_grad_enabled(recorded), Called() as theirs:
-                interpolated(given, (40, 56))
-            assert (ours.names == theirs.names) == (not (recorded and given.requires_grad))
+def test_torchs_own_interpolation_is_left_only_for_gradients_of_few_rows_channels_last() -> None:
+    few, many = (torch.randn(1, 3, rows, 7).to(memory_format=torch.channels_last) for rows in (64, 65))
+    others = few, few.contiguous().requires_grad_(), many.requires_grad_()
+    for maps, recorded in [(maps, True) for maps in others] + [(few.clone().requires_grad_(), False)]:
+        with torch.set_grad_enabled(recorded), Called() as ours:
+            enlarged(maps, (130, 14))
+        with torch.set_grad_enabled(recorded), Called() as theirs:
+            interpolated(maps.contiguous(), (130, 14))
+        assert ours.names == theirs.names
+    with Called() as ours:
+        enlarged(few.requires_grad_(), (130, 14))
+    assert not any("upsample_bilinear" in name for name in ours.names)

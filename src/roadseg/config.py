@@ -324,7 +324,7 @@ class Train(Section):
     """Which weights of data/profile/weights.json losses use that do not name others."""
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     """Of the training step. auto: bfloat16 autocast where the CPU has AMX or AVX512-BF16 or the GPU has bf16, else
-    float32 (float16 on an older GPU). float16 has a gradient scaler, and is a GPU's."""
+    float32 (float16 on an older GPU). float16 has a gradient scaler; a CPU takes several times as long with it."""
     channels_last: bool
     """Memory layout of the training step."""
     long_side: Annotated[int, Field(ge=64)] | None = None

@@ -113,7 +113,8 @@ def fit(
 
 @torch.no_grad()
 def _finite(net: nn.Module) -> bool:
-    return bool(nn.utils.get_total_norm(net.parameters()).isfinite())  # a number if they all are, to 1e19
+    state = [*net.parameters(), *(one for one in net.buffers() if one.is_floating_point())]
+    return bool(nn.utils.get_total_norm(state).isfinite())  # a number if they all are, to 1e19
 
 
 def _report(training: Training, losses: list[float], batches: Batches) -> Report:
@@ -132,13 +133,12 @@ def _report(training: Training, losses: list[float], batches: Batches) -> Report
 
 
 def _diverged(training: Training, loss: float, gradient: float, batches: Batches) -> Diverged:
-    names = batches.names(training.step)
+    names = batches.names(training.step)  # all: any of them may be the one
     rate = max(group["lr"] for group in training.optimizer.param_groups)
     after = f" after {training.setbacks} setbacks" if training.setbacks else ""
-    listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return Diverged(
         f"training diverged: loss {loss:.3g}, norm of its gradient {gradient:.3g} at step {training.step}{after}, "
-        f"learning rate {rate:.3g}, scenes {listed}"
+        f"learning rate {rate:.3g}, scenes {', '.join(names)}"
     )
 
 

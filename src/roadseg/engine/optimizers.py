@@ -1,6 +1,7 @@
 """The optimizers, by name: torch's own, with the parameters in groups.
 
-Weight decay acts on weights of two and more dimensions, so not on biases and norms. An encoder may learn more slowly
+Weight decay acts on weights of two and more dimensions, so not on biases and norms, nor on Swin's table of biases by
+relative position, which is none in its authors' training either. An encoder may learn more slowly
 than the rest: each group's `share` says by how much of the learning rate.
 """
 
@@ -55,10 +56,11 @@ def build(
     make = named.made("optimizer", text, OPTIMIZERS)
     slow = {id(parameter) for parameter in encoder} if encoder_rate != 1 else set()
     groups: dict[tuple[bool, bool], Groups] = {}
-    for parameter in net.parameters():
-        groups.setdefault((id(parameter) in slow, parameter.ndim >= 2), []).append(parameter)  # type: ignore[arg-type]
+    for name, parameter in net.named_parameters():
+        decays = parameter.ndim >= 2 and "bias" not in name.rpartition(".")[2]
+        groups.setdefault((id(parameter) in slow, decays), []).append(parameter)  # type: ignore[arg-type]
     listed = [
-        {"params": members, "weight_decay": weight_decay * matrix, "share": encoder_rate if slowly else 1.0}
-        for (slowly, matrix), members in sorted(groups.items(), reverse=True)
+        {"params": members, "weight_decay": weight_decay * decays, "share": encoder_rate if slowly else 1.0}
+        for (slowly, decays), members in sorted(groups.items(), reverse=True)
     ]
     return named.called("optimizer", text, make, {"groups": listed})  # torch checks the ranges

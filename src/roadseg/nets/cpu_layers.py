@@ -24,6 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+ROWS = 64
+"""Of maps that `enlarged` multiplies: each new pixel costs as many products as there are rows, and from 90 on torch's
+own loops are as fast."""
+
 
 class PReLU(nn.PReLU):
     """x where it is positive, a slope times x elsewhere; BCHW. With one slope for all channels it is torch's always."""
@@ -126,12 +130,16 @@ class Dropout(nn.Dropout):
 
 
 def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """`maps`, BCHW and contiguous, bilinearly at `size` = (height, width), `align_corners=False`. For gradients on a
-    CPU by two matrix products with what torch's own interpolation weighs rows and columns by, in float32 at least."""
-    if not (torch.is_grad_enabled() and maps.requires_grad and maps.device.type == "cpu"):
-        return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    """`maps` BCHW bilinearly at `size` = (height, width), `align_corners=False`; contiguous.
+
+    For gradients, where there are few rows, by two matrix products with what torch's own interpolation weighs rows and
+    columns by, in float32 at least.
+    """
+    few = maps.shape[2] <= ROWS
+    if not (few and torch.is_grad_enabled() and maps.requires_grad and _on_cpu_channels_last(maps)):
+        return functional.interpolate(maps.contiguous(), size=size, mode="bilinear", align_corners=False)
     with torch.autocast("cpu", enabled=False):
-        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        maps = maps.contiguous().to(torch.promote_types(maps.dtype, torch.float32))
         rows, columns = (
             functional.interpolate(torch.eye(old, dtype=maps.dtype)[None], size=new, mode="linear")[0]
             for old, new in zip(maps.shape[2:], size, strict=True)
@@ -140,8 +148,11 @@ def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _trains_on_cpu(layer: nn.Module, features: Tensor) -> bool:
-    """With features that are channels last."""
-    return layer.training and torch.is_grad_enabled() and features.device.type == "cpu" and features.stride(1) == 1
+    return layer.training and torch.is_grad_enabled() and _on_cpu_channels_last(features)
+
+
+def _on_cpu_channels_last(features: Tensor) -> bool:
+    return features.device.type == "cpu" and features.stride(1) == 1
 
 
 def _rows(features: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ Show = Callable[[Report, float | None], None]
 
 
 @contextmanager
-def live(name: str, epochs: float, scenes: int) -> Iterator[Show]:
+def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show]:
     """Gives a function that brings the line up to date. `scenes`: what one epoch is worth, for images a second.
+    `parts`: in how many a batch is asked to go; that it goes in more is said once, for each number.
 
     Where there is no terminal, the line is printed once, at the end.
     """
@@ -25,10 +26,18 @@ def live(name: str, epochs: float, scenes: int) -> Iterator[Show]:
         progress.console.print(name, markup=False)  # on a line of its own: all the rest fits into 80 columns
         bar = progress.add_task("", total=1.0, said="")
         first: list[Report] = []
+        divided = {parts}
 
         def show(report: Report, miou: float | None) -> None:
             if not first:
                 first.append(report)
+            if report.parts not in divided:
+                divided.add(report.parts)
+                progress.console.print(
+                    f"out of memory: from step {report.step} at the latest a batch goes in {report.parts} parts, one "
+                    "after another (train.parts, params.yaml)",
+                    markup=False,
+                )
             past = report.seconds - first[0].seconds
             rate = (report.epoch - first[0].epoch) * scenes / past if past > 0 else 0.0
             said = [f"epoch {report.epoch:.1f}/{epochs:g}", f"loss {report.loss:.3f}"]

@@ -125,7 +125,7 @@ class Search:
         course.record(run)
         learner = course.begin(recipe, epochs=epochs, seed=self.config.seed)
         title = f"trial {self.config.search.trials - self.remaining + 1}/{self.config.search.trials} {recipe.name}"
-        with live(title, epochs, len(course.train)) as show:
+        with live(title, epochs, len(course.train), self.config.train.parts) as show:
             looks = course.validated(learner, recipe, epochs=epochs, times=REPORTS, show=show)
             for step, look in enumerate(looks):
                 result, rate = look.scores, look.report.learning_rate

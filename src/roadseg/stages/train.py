@@ -66,7 +66,7 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
     validations = max(1, round(config.train.epochs / config.train.validate_every))
     with (
         parent.child(key, f"finalist-{recipe.name}", params, tags) as run,
-        live(recipe.name, config.train.epochs, len(course.train)) as show,
+        live(recipe.name, config.train.epochs, len(course.train), config.train.parts) as show,
     ):
         known = curve[-1]["val_miou"] if curve else None
         looks = course.validated(learner, recipe, epochs=config.train.epochs, times=validations, show=show, miou=known)
