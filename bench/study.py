@@ -70,7 +70,7 @@ def told(study: dict[str, Any], frame: pd.DataFrame) -> str:
     rows = [
         f"| {name} | {means[name]:.1%} ± {ranked['val_miou']['std'][name]:.1%} "
         f"| {ranked['test_miou']['mean'][name]:.1%} ± {ranked['test_miou']['std'][name]:.1%} "
-        f"| {ranked['minutes']['mean'][name]:.1f} | {len(frame[frame['variant'] == name])} |"
+        f"| {ranked['minutes']['mean'][name]:.2f} | {len(frame[frame['variant'] == name])} |"
         for name in study["variants"]
     ]
     as_published = all(means[better] >= means[worse] for better, worse in pairwise(study["order"]))

@@ -43,7 +43,7 @@ README of realtime-semantic-segmentation-pytorch; D, Ultralytics' documentation.
 CHOSEN = """## LMFFNet and RegSeg
 
 One of the two was to be taken, the better one from scratch here. After 4 epochs of CamVid at 240x180, three seeds each,
-LMFFNet has 41.4 +- 1.9 % on the validation split and 34.8 +- 1.1 on the test split, RegSeg 36.3 +- 3.7 and 32.0 +- 0.5
+LMFFNet has 41.2 +- 2.0 % on the validation split and 35.8 +- 0.7 on the test split, RegSeg 35.1 +- 2.6 and 31.8 +- 1.1
 ([the study](studies/small.md)): LMFFNet learns more in an epoch, and takes 1.6 times as long for it (a batch of 4 at
 480x360 in bfloat16, one thread: 0.81 and 0.52 s). Equal minutes and long trainings were not compared; with 2.5 times
 the parameters RegSeg has fewer multiply-adds. Both are in the zoo."""

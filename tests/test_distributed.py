@@ -7,12 +7,15 @@ import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.backends.debugging import aot_eager
+from torch.fx import GraphModule
 from torch.nn.parallel import DistributedDataParallel
 
 from roadseg import distributed, engine, losses, nets
@@ -35,13 +38,21 @@ LOSS = "dice + weighted_cross_entropy + 0.5 * jaccard + 0.5 * focal + 0.5 * edge
 def learnt(network: str, dtype: torch.dtype, rate: float, compiled: bool = False) -> dict[str, torch.Tensor]:
     """The network's logits of a scene after 20 steps, its loss and batch norm's statistics, all in `dtype`. Compiled:
     traced and differentiated as torch.compile does; what a compiler makes of it takes minutes."""
+    graphs: list[GraphModule] = []
+
+    def backend(graph: GraphModule, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
     with ExitStack() as patches:
-        patches.enter_context(patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")))
+        patches.enter_context(patch.object(torch, "compile", partial(torch.compile, backend=backend)))
         for module in (fit_module, evaluate_module):
             patches.enter_context(patch.object(module, "normalise", lambda images: normalise(images).to(dtype)))
         if dtype == torch.float64:  # what the loop and the losses round to float32
             patches.enter_context(patch.object(torch.Tensor, "float", torch.Tensor.double))
-        return _learnt(network, dtype, rate, compiled)
+        found = _learnt(network, dtype, rate, compiled)
+    assert bool(graphs) == compiled
+    return found
 
 
 def _learnt(network: str, dtype: torch.dtype, rate: float, compiled: bool) -> dict[str, torch.Tensor]:

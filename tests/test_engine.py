@@ -222,6 +222,26 @@ def test_a_loss_that_is_no_number_stops_the_run() -> None:
     assert issubclass(Diverged, StageFailure)
 
 
+def test_a_stopped_run_names_every_scene_of_its_batch() -> None:
+    training = begin(loss=lambda logits, target: cross_entropy(logits, target) * float("nan"))
+    scenes = Scenes(9)
+    with pytest.raises(Diverged) as stopped:
+        list(fit(training, scenes, plan=even(12, 8, CROP)))
+    batches = Batches(scenes, even(12, 8, CROP), seed=training.seed)  # type: ignore[arg-type]
+    named = str(stopped.value).partition(", scenes ")[2].split(", ")
+    assert named == batches.names(0) and len(named) > 4
+
+
+def test_a_running_statistic_that_is_no_number_is_noticed() -> None:
+    """Training does not use it, and its loss stays a number; what is saved and deployed does."""
+    training = begin()
+    stream = fit(training)
+    assert next(stream).step == 3
+    training.net.body[1].running_var[0] = float("nan")
+    with pytest.raises(Diverged, match=r"loss \d.* at step 5, "):
+        next(stream)
+
+
 def test_a_loss_that_is_no_number_takes_training_back_with_half_the_rate() -> None:
     """Twice: then training is what it would be with the lower rate from the last report on."""
     training, spoilt = begin(), {5, 7}

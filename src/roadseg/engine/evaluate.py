@@ -83,9 +83,9 @@ def evaluate(
     return distributed.added(matrices)
 
 
-def said(net: nn.Module, image: Tensor, views: Views = PLAIN, device: torch.device | str = "cpu") -> Tensor:
-    """What a network on `device`, in eval mode, says of image float32 13HW, normalised: logits 1CHW, or with several
-    views the mean of their softmax scores; where the image is."""
+def said(net: nn.Module, image: Tensor, views: Views = PLAIN, device: torch.device | str | None = None) -> Tensor:
+    """What a network in eval mode says of image float32 13HW, normalised: logits 1CHW, or with several views the mean
+    of their softmax scores; on the image's device, whatever the network's, `device`, is (None: the same)."""
     if views.scales == (1.0,) and not views.flip:
         return _slid(net, image, views, device)
     height, width = image.shape[-2:]
@@ -101,7 +101,7 @@ def said(net: nn.Module, image: Tensor, views: Views = PLAIN, device: torch.devi
     return total / (len(views.scales) * (1 + views.flip))
 
 
-def _slid(net: nn.Module, image: Tensor, views: Views, device: torch.device | str) -> Tensor:
+def _slid(net: nn.Module, image: Tensor, views: Views, device: torch.device | str | None) -> Tensor:
     """Logits 1CHW of the image, seen through windows where it is larger than one: the mean where they overlap."""
     height, width = image.shape[-2:]
     if views.window is None or (height <= views.window[0] and width <= views.window[1]):

@@ -1,7 +1,7 @@
 """The optimizers, by name: torch's own, with the parameters in groups.
 
 Weight decay acts on weights of two and more dimensions, so not on biases and norms, nor on Swin's table of biases by
-relative position, which is none in its authors' training either. An encoder may learn more slowly
+relative position, as its authors train it. An encoder may learn more slowly
 than the rest: each group's `share` says by how much of the learning rate.
 """
 

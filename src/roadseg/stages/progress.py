@@ -33,11 +33,8 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
                 first.append(report)
             if report.parts not in divided:
                 divided.add(report.parts)
-                progress.console.print(
-                    f"out of memory: from step {report.step} at the latest a batch goes in {report.parts} parts, one "
-                    "after another (train.parts, params.yaml)",
-                    markup=False,
-                )
+                note = f"out of memory: by step {report.step} a batch goes in {report.parts} parts (train.parts)"
+                progress.console.print(note, markup=False)
             past = report.seconds - first[0].seconds
             rate = (report.epoch - first[0].epoch) * scenes / past if past > 0 else 0.0
             said = [f"epoch {report.epoch:.1f}/{epochs:g}", f"loss {report.loss:.3f}"]
