@@ -67,7 +67,7 @@ def test_a_study_says_whether_the_published_order_holds() -> None:
     frame["device"] = "1 core"
     assert study.told(of, frame) in study.page("which", of | {"seeds": [1, 2], "base": {"seed": 7}}, frame)
     page = study.told(of, frame)
-    assert "| b | 40.0% ± 28.3% | 30.0% ± 0.0% | 1.0 | 2 |\n| a | 45.0% ± 7.1% |" in page
+    assert "| b | 40.0% ± 28.3% | 30.0% ± 0.0% | 1.00 | 2 |\n| a | 45.0% ± 7.1% |" in page
     assert "The published order (a, b) holds here" in page
     frame.loc[0, "val_miou"] = 0.1
     assert "does not hold here" in study.told(of, frame) and "it is b, a." in study.told(of, frame)
