@@ -5,6 +5,7 @@ label, columns = prediction; roadseg.metrics makes scores and intervals of it.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -62,6 +63,10 @@ def evaluate(
     matrices = np.zeros((len(pack), classes, classes), dtype=np.int64)
     was_training = net.training
     net.eval()
+
+    def asked(view: Tensor) -> Tensor:
+        return torch.as_tensor(net(view.to(device)).to(view.device))
+
     try:
         own = range(distributed.rank(), len(pack), distributed.size())
         for scene in track(own, description=progress or "", disable=progress is None, transient=True):
@@ -69,7 +74,7 @@ def evaluate(
             try:
                 with memory.recognised():
                     where = device if views.window is None else "cpu"  # of what does not fit, a window at a time
-                    answer = said(net, normalise(torch.tensor(image[None]).to(where)), views, device)
+                    answer = said(asked, normalise(torch.tensor(image[None]).to(where)), views)
                     prediction = ids_at(answer, label.shape).cpu().numpy()
             except torch.OutOfMemoryError:
                 height, width = image.shape[:2]
@@ -83,36 +88,36 @@ def evaluate(
     return distributed.added(matrices)
 
 
-def said(net: nn.Module, image: Tensor, views: Views = PLAIN, device: torch.device | str | None = None) -> Tensor:
+def said(net: Callable[[Tensor], Tensor], image: Tensor, views: Views = PLAIN) -> Tensor:
     """What a network in eval mode says of image float32 13HW, normalised: logits 1CHW, or with several views the mean
-    of their softmax scores; on the image's device, whatever the network's, `device`, is (None: the same)."""
+    of their softmax scores."""
     if views.scales == (1.0,) and not views.flip:
-        return _slid(net, image, views, device)
+        return _slid(net, image, views)
     height, width = image.shape[-2:]
     total = torch.zeros(())
     for scale in views.scales:
         size = max(1, round(height * scale)), max(1, round(width * scale))
         view = image if scale == 1 else F.interpolate(image, size=size, mode="bilinear", antialias=scale < 1)
         for flipped in (False, True)[: 1 + views.flip]:
-            logits = _slid(net, view.flip(3) if flipped else view, views, device)
+            logits = _slid(net, view.flip(3) if flipped else view, views)
             logits = logits.flip(3) if flipped else logits
             scores = F.interpolate(logits, size=(height, width), mode="bilinear").softmax(dim=1)
             total = total.to(scores.device) + scores
     return total / (len(views.scales) * (1 + views.flip))
 
 
-def _slid(net: nn.Module, image: Tensor, views: Views, device: torch.device | str | None) -> Tensor:
+def _slid(net: Callable[[Tensor], Tensor], image: Tensor, views: Views) -> Tensor:
     """Logits 1CHW of the image, seen through windows where it is larger than one: the mean where they overlap."""
     height, width = image.shape[-2:]
     if views.window is None or (height <= views.window[0] and width <= views.window[1]):
-        return torch.as_tensor(net(image.to(device)).to(image.device))
+        return net(image)
     tops, lefts = (
         places(side, window, views.overlap) for side, window in zip((height, width), views.window, strict=True)
     )
     total, seen = None, torch.zeros(1, 1, height, width, device=image.device)
     for top, left in product(tops, lefts):
         rows, columns = slice(top, top + views.window[0]), slice(left, left + views.window[1])
-        part = net(image[:, :, rows, columns].contiguous().to(device)).to(image.device)
+        part = net(image[:, :, rows, columns].contiguous())
         total = torch.zeros(1, part.shape[1], height, width, device=image.device) if total is None else total
         total[:, :, rows, columns] += part
         seen[:, :, rows, columns] += 1

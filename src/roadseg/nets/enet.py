@@ -89,6 +89,7 @@ class Down(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         pooled = functional.max_pool2d(features, 2)
+        # 1 or 0 in the features' own type: torch is slow at multiplying by bools
         maxima = functional.interpolate(pooled.detach(), scale_factor=2.0, mode="nearest").le_(features.detach())
         padded = functional.pad(pooled, (0, 0, 0, 0, 0, self.extra))
         return self.activation(padded + self.branch(features)), maxima
