@@ -20,7 +20,7 @@ import yaml
 from safetensors.torch import save_file
 
 from bench import course
-from roadseg import figures, paths
+from roadseg import closure, figures, paths
 from roadseg.config import replaced
 from roadseg.deploy import device
 
@@ -57,9 +57,9 @@ def processor() -> str:
 
 
 def digest(params: dict[str, Any], study: dict[str, Any], variant: str) -> str:
-    """Of all settings of a variant, so that a changed study is run anew. Code is no part of it."""
+    """Of all settings of a variant and of the code that trains, so that what has changed is run anew."""
     settings = replaced(params, study["base"] | study["variants"][variant])
-    text = yaml.safe_dump([settings, study.get("before", {}).get(variant)])
+    text = yaml.safe_dump([settings, study.get("before", {}).get(variant), closure.digest(["roadseg.stages.train"])])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

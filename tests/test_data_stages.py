@@ -1,6 +1,7 @@
 """fetch, remap and profile in a temporary project: against counts by hand, CamVid's published counts, and bad data."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -109,7 +110,8 @@ def test_remap_writes_train_ids_and_the_index(config: Config, space: str) -> Non
     remap.run(config, "camvid")
     with Path("data/remapped/camvid/index.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["split", "image", "label", "height", "width", "sequence", "label_sha256"]
+    assert list(rows[0]) == ["split", "image", "label", "height", "width", "sequence", "label_sha256", "image_sha256"]
+    assert rows[0]["image_sha256"] == hashlib.sha256(Path(rows[0]["image"]).read_bytes()).hexdigest()
     assert [row["split"] for row in rows] == ["train", "train", "train", "val", "test"]
     assert rows[0]["image"] == "data/raw/camvid/CamVid/train/0001TP_000010.png"
     assert rows[0]["label"] == "data/remapped/camvid/labels/train/0001TP_000010.png"

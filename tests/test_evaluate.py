@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import replace
 from functools import partial
@@ -37,7 +38,8 @@ def project(tmp_path, monkeypatch):
         ids[:, :8] = (ids[:, :8] + 1) % 3  # a quarter of the columns is wrong
         ids[:4, 8:] = labels.IGNORE
         label = brightest.save(tmp_path.joinpath(f"label{number}.png"), ids).relative_to(tmp_path)
-        scenes.append(Scene(split, image, label, *SIZE, "drive", "hash"))
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (label, image)]
+        scenes.append(Scene(split, image, label, *SIZE, "drive", *digests))
     (paths.REMAPPED / "streets").mkdir(parents=True)
     write_index(paths.REMAPPED / "streets" / "index.csv", scenes)
     paths.PROFILE.mkdir(parents=True)

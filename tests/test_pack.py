@@ -1,7 +1,9 @@
 """The decoded cache: what comes out is what Pillow reads, and a changed input never meets an old pack."""
 
+import hashlib
 import os
-import threading
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +28,13 @@ def drawn(folder: Path, name: str, size: tuple[int, int], label_size: tuple[int,
     label = random.integers(0, 5, label_size or size, dtype=np.uint8)
     Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / f"{name}.png")
     Image.fromarray(label).save(folder / f"{name}_label.png")
-    image_path, label_path = folder / f"{name}.png", folder / f"{name}_label.png"
-    return Scene("train", image_path, label_path, *label.shape, sequence="drive", label_sha256=f"sha of {name}")
+    return listed(folder / f"{name}.png", folder / f"{name}_label.png", label.shape)
+
+
+def listed(image: Path, label: Path, size: tuple[int, ...]) -> Scene:
+    """As remap lists it."""
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (label, image)]
+    return Scene("train", image, label, *size, "drive", *digests)  # type: ignore[misc]
 
 
 def read(path: Path) -> np.ndarray:
@@ -69,15 +76,15 @@ def test_unreadable_scenes_are_left_out_by_name_only_where_that_is_allowed(tmp_p
     scenes = [drawn(tmp_path, name, (8, 8)) for name in ("a", "bb", "ccc", "dddd")]
     scenes[1].image.write_bytes(b"no picture")
     scenes[2].image.unlink()
-    with pytest.raises(UserError, match=r"ccc\.png is in the index but not on disk"):
+    with pytest.raises(UserError, match=r"bb\.png is not the file that remap saw"):
         pack(scenes)
     packed = pack(scenes, skip_unreadable=True)
     assert packed.names == [scenes[place].image.as_posix() for place in (0, 3)] and packed.places == [0, 3]
     np.testing.assert_array_equal(packed[1][0], read(scenes[3].image))
     assert [line.split(" ")[0] for line in packed.left_out] == [str(scenes[1].image), str(scenes[2].image)]
-    with pytest.raises(UserError, match="ccc"):
+    with pytest.raises(UserError, match=r"bb\.png"):
         pack(scenes)  # a pack with gaps is never taken for a whole one
-    with pytest.raises(UserError, match=r"none of 2 scenes can be read; the first: .*bb\.png cannot be decoded"):
+    with pytest.raises(UserError, match=r"none of 2 scenes can be read; the first: .*bb\.png is not the file that"):
         pack(scenes[1:3], skip_unreadable=True)
 
 
@@ -94,13 +101,17 @@ def test_packs_keep_to_their_limit_and_the_oldest_go(tmp_path: Path) -> None:
     packs = [pack([drawn(tmp_path, name, (100, 100))]).folder for name in ("a", "bb", "ccc")]
     for age, folder in zip((3000, 1000, 2000), packs, strict=True):
         os.utime(folder, (time.time() - age, time.time() - age))
-    last = pack([drawn(tmp_path, "dddd", (100, 100))], limit_gb=100e-6).folder
+    last_scene = drawn(tmp_path, "dddd", (100, 100))
+    last = pack([last_scene], limit_gb=100e-6).folder
     assert [folder.exists() for folder in (*packs, last)] == [False, True, False, True]
-    with pytest.raises(UserError, match=r"take 0\.0001 GB beside 8.*e-05 GB in use, and train\.cache_gb .* is 5e-05"):
+    with pytest.raises(UserError, match=r"take 0\.0001 GB beside 4.*e-05 GB in use, and train\.cache_gb .* is 5e-05"):
         pack([drawn(tmp_path, "eeeee", (100, 250))], limit_gb=50e-6)
-    assert last.exists(), "what cannot be done removes nothing"
     with pytest.raises(UserError, match=r"in use, and train\.cache_gb"):
         pack([drawn(tmp_path, "ffffff", (100, 100))], limit_gb=70e-6)  # the last was opened just now
+    assert packs[1].exists() and last.exists(), "what cannot be done removes nothing"
+    with pytest.raises(UserError, match=r"take 4.*e-05 GB beside 0 GB in use"):
+        pack([last_scene], limit_gb=30e-6)
+    assert pack([last_scene], limit_gb=60e-6).folder == last and not packs[1].exists(), "nor is one that is there"
 
 
 def test_a_pack_is_built_once_and_again_when_a_scene_changes(tmp_path: Path) -> None:
@@ -109,11 +120,18 @@ def test_a_pack_is_built_once_and_again_when_a_scene_changes(tmp_path: Path) -> 
     built = (first.folder / "images.bin").stat().st_mtime_ns
     assert (pack(scenes).folder / "images.bin").stat().st_mtime_ns == built
 
-    relabelled = pack([scenes[0], replace(scenes[1], label_sha256="another")])
-    reordered = pack(scenes[::-1])
     os.utime(scenes[0].image, ns=(1, 1))
-    touched = pack(scenes)
-    folders = {found.folder for found in (first, relabelled, reordered, touched)}
+    assert pack(scenes).folder == first.folder, "written anew as it was, as in another checkout"
+
+    reordered = pack(scenes[::-1])
+    for file in (scenes[0].image, scenes[1].label):
+        assert file is not None
+        Image.open(file).rotate(180).save(file)
+    retaken = pack([listed(scenes[0].image, scenes[0].label, (8, 8)), scenes[1]][:1])
+    relabelled = pack([listed(scenes[1].image, scenes[1].label, (8, 8))])
+    np.testing.assert_array_equal(retaken[0][0], first[0][0][::-1, ::-1])
+    np.testing.assert_array_equal(relabelled[0][1], first[1][1][::-1, ::-1])
+    folders = {found.folder for found in (first, reordered, retaken, relabelled)}
     assert len(folders) == 4
     assert {folder.parent for folder in folders} == {tmp_path / "home" / ".state" / "packs"}
 
@@ -129,17 +147,36 @@ def test_a_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
 
 
 def test_two_builders_at_once_make_one_pack(tmp_path: Path) -> None:
-    scenes = [drawn(tmp_path, "a" * n, (32, 32)) for n in range(1, 9)]
-    found: list[Path] = []
-    builders = [threading.Thread(target=lambda: found.append(pack(scenes).folder)) for _ in range(2)]
-    for builder in builders:
-        builder.start()
-    for builder in builders:
-        builder.join()
-    assert len(found) == 2 and len(set(found)) == 1
+    """The second process, begun while the first one builds, waits for it and builds nothing."""
+    scene = drawn(tmp_path, "a", (32, 32))
+    first, second = (tmp_path / name for name in ("first", "second"))
+    program = f"""
+import sys, time
+from pathlib import Path, PosixPath
+from roadseg.scenes import pack
+from roadseg.scenes.index import Scene
+build, mine, other = pack._build, *map(Path, sys.argv[1:])
+def slow(*given):
+    mine.touch()
+    while not other.exists(): time.sleep(0.01)
+    time.sleep(0.5)
+    build(*given)
+pack._build = slow
+if "second" in mine.name:
+    while not other.exists(): time.sleep(0.01)
+    mine.with_suffix(".waits").touch()
+print(pack.pack([{scene!r}]).folder)
+"""
+    commands = [
+        [sys.executable, "-c", program, str(first), str(second.with_suffix(".waits"))],
+        [sys.executable, "-c", program, str(second), str(first)],
+    ]
+    builders = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    folders = {builder.communicate(timeout=60)[0].strip() for builder in builders}
+    assert len(folders) == 1 and first.exists() and not second.exists()
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
+def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = drawn(tmp_path, "a", (8, 8))
     with pytest.raises(UserError, match="no scenes to pack: the split is empty"):
         pack([])
@@ -151,10 +188,16 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         pack([replace(scene, label=tmp_path / "gone_label.png")])
     broken = tmp_path / "broken.png"
     broken.write_bytes(scene.image.read_bytes()[:60])
-    with pytest.raises(UserError, match=r"broken\.png cannot be decoded"):
+    assert scene.label is not None
+    with pytest.raises(UserError, match=r"broken\.png is not the file that remap saw: run fetch and remap again"):
         pack([replace(scene, image=broken)])
+    with pytest.raises(UserError, match=r"broken\.png cannot be decoded"):
+        pack([listed(broken, scene.label, (8, 8))])
+    with monkeypatch.context() as patches, pytest.raises(UserError, match=r"a\.png cannot be decoded \(Image size"):
+        patches.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # as if 8x8 were a decompression bomb
+        pack([scene])
     with pytest.raises(UserError, match=r"a\.png is a mask of mode RGB, must be 8-bit grey"):
-        pack([replace(scene, label=scene.image)])
+        pack([listed(scene.image, scene.image, (8, 8))])
 
 
 def test_what_nobody_opened_for_long_goes_when_another_is_built(tmp_path: Path) -> None:

@@ -138,8 +138,8 @@ def drawn(folder: Path, number: int, split: str) -> Scene:
     label[:4] = 255
     image = brightest.save(folder / "data" / "raw" / f"{split}{number}.png", pixels)
     mask = brightest.save(folder / "data" / "remapped" / "streets" / "labels" / split / f"{number}.png", label)
-    digest = hashlib.sha256(mask.read_bytes()).hexdigest()
-    return Scene(split, image.relative_to(folder), mask.relative_to(folder), 24, 32, f"d{number}", digest)
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (mask, image)]
+    return Scene(split, image.relative_to(folder), mask.relative_to(folder), 24, 32, f"d{number}", *digests)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def project(workspace, mlflow_uri, unique):
         {
             "split": scene.split,
             "image": scene.image.as_posix(),
-            "image_sha256": hashlib.sha256(scene.image.read_bytes()).hexdigest(),
+            "image_sha256": scene.image_sha256,
             "label_sha256": scene.label_sha256,
         }
         for scene in scenes

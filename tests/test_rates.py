@@ -1,6 +1,7 @@
 """The range test and the drawn schedules, on a few drawn scenes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from roadseg import config, figures
 from roadseg.errors import UserError
 from roadseg.stages import profile, rates
+from roadseg.stages.training import Course
 from tests.test_overfit import STREETS, prepared
 
 
@@ -31,7 +33,23 @@ def test_the_range_test_finds_a_rate_between_too_low_and_too_high(workspace: Pat
     assert len(frame) < 40, "it ends where the loss bursts"
     assert 1e-4 < best < frame["learning_rate"].iloc[-1]
     assert Path("models/rate/rate.png").is_file()
+    course = Course.open(given)
+    tried = rates.tried(course, "fastscnn", steps=10, low=1e-6, high=1e-5)
+    assert tried["learning_rate"].iloc[[0, 9]].tolist() == pytest.approx([1e-6, 1e-5])
     with pytest.raises(UserError, match=r"--low 1 must be below --high 0\.1"):
         rates.run(given, None, steps=20, low=1, high=0.1, out=Path("models/rate"))
     with pytest.raises(UserError, match=r"^there is no network 'net'"):
         rates.run(given, "net", steps=20, low=1e-5, high=1, out=Path("models/rate"))
+    Path("data/profile/weights.json").unlink()
+    with pytest.raises(UserError, match=r"^data/profile/weights\.json is missing: run the profile stage first$"):
+        rates.run(given, None, steps=20, low=1e-5, high=1, out=Path("models/rate"))
+
+
+def test_the_range_test_says_once_that_memory_divided_a_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    reports = [SimpleNamespace(step=step, loss=1.0, learning_rate=1.0, parts=2 if step > 3 else 1) for step in range(9)]
+    course = SimpleNamespace(
+        config=config.read(), begin=lambda *_, **__: SimpleNamespace(parts=1), fit=lambda *_, **__: iter(reports)
+    )
+    rates.tried(course, "fastscnn", steps=9, low=1e-6, high=1e-5)  # type: ignore[arg-type]
+    said = capsys.readouterr().out
+    assert said.count("out of memory: by step 4 a batch goes in 2 parts (train.parts)") == said.count("parts") / 2 == 1

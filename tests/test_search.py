@@ -81,7 +81,7 @@ class Parent(NullRun):
 
 @pytest.fixture
 def course(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Course:
-    monkeypatch.setattr(search, "key", lambda config, networks: "study")
+    monkeypatch.setattr(search, "key", lambda config, course, networks: "study")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return Course()
 
@@ -105,7 +105,7 @@ def finish(study: Search) -> Search:
 def test_each_network_is_tried_once_with_the_same_recipe_before_the_sampler_chooses(course: Course) -> None:
     finish(opened(course))
     first = course.begun[:3]
-    assert {recipe.network for recipe in first} == {"enet", "fastscnn", "ddrnet23slim"}
+    assert [recipe.network for recipe in first] == ["enet", "fastscnn", "ddrnet23slim"]
     assert len({(recipe.loss, recipe.learning_rate, recipe.crop) for recipe in first}) == 1
     assert len({recipe.learning_rate for recipe in course.begun}) == 4
 
@@ -137,10 +137,24 @@ def test_a_killed_trial_is_trained_again_with_its_own_recipe_and_does_not_count(
     with pytest.raises(KeyboardInterrupt):
         finish(opened(course))
     study = finish(opened(course))
-    assert course.begun[1] == course.begun[3], "the queue holds the third network's trial first"
+    assert course.begun[1] == course.begun[2]
     frame = study.trials()
     assert len(frame) == 6 and set(frame["state"]) == {"complete"}
     assert frame["network"].tolist()[:3].count(course.begun[1].network) == 1
+
+
+def test_a_search_that_was_killed_ends_as_one_that_was_not(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the queue, in what is drawn at random, and in what the sampler draws from what it has seen."""
+    whole = finish(opened(course, trials=12)).trials()
+    monkeypatch.setattr(search, "key", lambda config, course, networks: "killed")
+    again = Course()
+    again.deaths = {number: KeyboardInterrupt() for number in (2, 6, 12)}
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            finish(opened(again, trials=12))
+    pd.testing.assert_frame_equal(
+        finish(opened(again, trials=12)).trials().drop(columns="number"), whole.drop(columns="number")
+    )
 
 
 def test_a_diverged_trial_counts_and_is_no_finalist(course: Course) -> None:
@@ -176,12 +190,8 @@ def test_nothing_to_choose_from_is_a_failure(course: Course) -> None:
 
 def test_the_median_pruner_stops_what_is_behind(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the shipped settings: two trials set the mark, a third that is behind is stopped at its second report."""
-    monkeypatch.setattr(course, "worth", {"enet": 0.1, "fastscnn": 0.3, "ddrnet23slim": 0.3})
-    study = opened(course, pruner="median", trials=3)
-    # the queue's order is the sampler's business: the weakest goes last
-    queue = [trial.system_attrs["fixed_params"]["network"] for trial in study.study.trials]
-    monkeypatch.setattr(course, "worth", dict(zip(queue, (0.3, 0.3, 0.1), strict=True)))
-    frame = finish(study).trials()
+    monkeypatch.setattr(course, "worth", {"enet": 0.3, "fastscnn": 0.3, "ddrnet23slim": 0.1})
+    frame = finish(opened(course, pruner="median", trials=3)).trials()
     assert frame["state"].tolist() == ["complete", "complete", "pruned"]
     assert frame["reports"].tolist() == [REPORTS, REPORTS, 2]
 

@@ -227,14 +227,14 @@ def test_space_and_source_names() -> None:
 def test_index_survives_writing_and_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scenes = [
-        Scene("train", Path("data/raw/a, b.png"), Path("data/remapped/é.png"), 3, 4, "0006", "ab"),
-        Scene("train", Path("c.png"), None, 3, 4, "d", ""),
-        Scene("test", Path("e.png"), Path("f.png"), 3, 4, "d", "cd"),
+        Scene("train", Path("data/raw/a, b.png"), Path("data/remapped/é.png"), 3, 4, "0006", "ab", "12"),
+        Scene("train", Path("c.png"), None, 3, 4, "d", "", "34"),
+        Scene("test", Path("e.png"), Path("f.png"), 3, 4, "d", "cd", "56"),
     ]
     path = index.index_path("camvid")
     path.parent.mkdir(parents=True)
     index.write_index(path, scenes)
-    assert path.read_text().splitlines()[0] == "split,image,label,height,width,sequence,label_sha256"
+    assert path.read_text().splitlines()[0] == "split,image,label,height,width,sequence,label_sha256,image_sha256"
     assert index.read_index(path) == scenes
     assert index.labelled(segnet.settings(), "train") == scenes[:1]
     path.write_text("split,image\n")
@@ -251,7 +251,7 @@ def two_sources(splits: dict[str, list[tuple[str, bool]]]) -> None:
         path = index.index_path(source)
         path.parent.mkdir(parents=True)
         rows = [
-            Scene(split, Path(f"{source}{n}.png"), Path(f"{source}{n}_l.png") if label else None, 3, 4, "d", "h")
+            Scene(split, Path(f"{source}{n}.png"), Path(f"{source}{n}_l.png") if label else None, 3, 4, "d", "h", "i")
             for n, (split, label) in enumerate(scenes)
         ]
         index.write_index(path, rows)

@@ -306,7 +306,8 @@ class Train(Section):
     compile: bool = False
     """Whether torch.compile translates networks before they train: minutes first, less a step then."""
     validate_every: Annotated[float, Field(gt=0)] = 1.0
-    """Epochs between two validations of a finalist, on average: they come at equal distances in steps."""
+    """Epochs between two validations of a finalist, on average: they come at equal distances in steps. Each leaves a
+    checkpoint, which a killed training goes on from."""
     patience: Annotated[float, Field(gt=0)] | None = None
     """Epochs without a better validation mIoU after which a finalist's training stops; None trains to the end."""
     keep: Literal["last", "best"] = "last"

@@ -2,8 +2,9 @@
 
 Each process sees an equal part of every batch. Their gradients are averaged (torch's DistributedDataParallel), sums
 over the batch go over all of them, and so every process holds the same network, takes the same decisions, and ends
-where one process with the whole batch would have ended, but for dropout, mixup (which pairs the crops of one process)
-and rounding, whose last digits the training of a deep network in float32 magnifies.
+where one process with the whole batch would have ended, but for dropout, mixup (which pairs the crops of one process),
+OHEM's least share and Lovász's order (of one process's pixels), and rounding, whose last digits the training of a deep
+network in float32 magnifies.
 """
 
 import os

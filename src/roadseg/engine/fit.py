@@ -288,7 +288,8 @@ def _weigh(loss: LossFunction, outputs: Tensor | Sequence[Tensor], target: Tenso
     """
     main, *aux = [outputs] if isinstance(outputs, Tensor) else outputs
     # class by class, as losses go over it: in one copy where its type changes too, and in one of its own where not
-    main = main.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+    wide = torch.promote_types(main.dtype, torch.float32)
+    main = main.to(wide, memory_format=torch.contiguous_format).contiguous()
     total = loss(main, target)
     for logits in aux:
         of_head = boundary if logits.shape[1] == 1 < main.shape[1] else loss

@@ -30,13 +30,12 @@ def recognised() -> Iterator[None]:
 
 
 @functools.cache
-def keep_freed() -> bool:
+def keep_freed() -> None:
     """From now on this process keeps memory that it frees, and takes it again instead of new pages.
 
-    False where the C library is not glibc, which changes nothing. What a process holds stays at its peak.
+    Where the C library is not glibc, this changes nothing. What a process holds stays at its peak.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    never, nothing = -1, 0
-    return bool(mallopt(_MMAP_MAX, nothing) and mallopt(_TRIM_THRESHOLD, never) and mallopt(_TOP_PAD, _AT_ONCE))
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        never, nothing = -1, 0
+        for setting, value in ((_MMAP_MAX, nothing), (_TRIM_THRESHOLD, never), (_TOP_PAD, _AT_ONCE)):
+            mallopt(setting, value)

@@ -31,9 +31,9 @@ class Batches:
     """`batches[n]` is batch n, n >= 0 without end.
 
     Crops are numbered through the run, and each pass takes every scene once, in an order of its own. A pass is an epoch
-    only where crops are whole scenes. With `draws`, a scene comes draws[scene] times a pass on average: never once more
-    or less than that, rounded up or down, in a single pass (systematic sampling, Madow 1949). With `augmentation` None,
-    crops are whole scenes as they are, which all must have the crop's size.
+    only where crops are whole scenes. With `draws`, scenes come in these proportions: a pass has as many crops as they
+    add up to, rounded, and a scene's number in it is its share of them, rounded up or down (systematic sampling, Madow
+    1949). With `augmentation` None, crops are whole scenes as they are, which all must have the crop's size.
 
     `max_share`: a crop in which one class has a larger share of the labelled
     pixels, or which has none, is drawn anew, nine times at most (class-aware cropping as MMSegmentation's cat_max_ratio
@@ -90,7 +90,7 @@ class Batches:
         """Crop i of the run."""
         image, label = self.pack[self.scene(i)]
         if label.shape != image.shape[:2]:
-            label = cv2.resize(label, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            label = cv2.resize(label, image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         if self.augmentation is None:
             return image, label
         if getattr(self._of_thread, "sees", None) != (crop, scale):

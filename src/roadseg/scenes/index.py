@@ -30,6 +30,8 @@ class Scene:
     """The drive that the scene is from."""
     label_sha256: str
     """Of the label's file; empty where there is none."""
+    image_sha256: str
+    """Of the image's file."""
 
 
 ELSEWHERE = "elsewhere"
@@ -67,6 +69,7 @@ def read_index(path: Path) -> list[Scene]:
                 width=int(row["width"]),
                 sequence=row["sequence"],
                 label_sha256=row["label_sha256"],
+                image_sha256=row["image_sha256"],
             )
             for row in reader
         ]

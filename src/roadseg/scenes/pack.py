@@ -7,12 +7,14 @@ In: scenes of an index. Out: a `Pack`, four files under .state/packs/KEY/ that a
     table.npy    int64 [scenes, 6]: image offset, height, width; label offset, height, width (bytes, pixels)
     scenes.json  the images' paths, their places in what was asked for, and why others were left out
 
-KEY is a hash of what was decoded, so a changed scene makes a new pack and an old one is never wrong. Scenes may have
-different sizes, and an image another size than its label. Building holds one scene in memory at a time.
+KEY is a hash of the files' paths and contents, by the index's SHA-256 of each, which is looked at again when a file is
+decoded: a changed scene makes a new pack, an old one is never wrong, and a copy of the project shares it. Scenes may
+have different sizes, and an image another size than its label. Building holds one scene in memory at a time.
 """
 
 import fcntl
 import hashlib
+import io
 import json
 import math
 import shutil
@@ -23,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.progress import track
 
 from roadseg import paths
@@ -102,8 +104,8 @@ def pack(
     together; to make room, those that were not used for longest go, even while a training reads them: their space is
     free when it ends.
 
-    Raises UserError for no scenes, a scene without a label, a file that is missing or cannot be decoded, and a pack
-    that is larger than the limit or than the room on the disk.
+    Raises UserError for no scenes, a scene without a label, a file that is missing, not what the index says or not to
+    be decoded, and a pack that is larger than the limit or than the room on the disk.
     """
     if not scenes:
         raise UserError("no scenes to pack: the split is empty; look at the index.csv of each of data.sources")
@@ -111,40 +113,44 @@ def pack(
     key = _key(scenes, limits, skip_unreadable)
     folder = paths.state("packs", key)
     with _alone(folder.with_name("lock")):
-        if not folder.exists():  # a pack is placed by one rename: it is whole or not there
-            _forget(folder.parent, _bytes(scenes, limits), limit_gb)
+        there = folder.exists()  # a pack is placed by one rename: it is whole or not there
+        _make_room(folder, _on_disk(folder) if there else _bytes(scenes, limits), limit_gb)
+        if not there:
             _build(scenes, limits, skip_unreadable, folder)
         folder.touch()  # when it was last used
         return Pack(folder)
 
 
-def _forget(packs: Path, needed: int, limit_gb: float | None) -> None:
-    """Removes what killed builds left, the packs that nobody has opened for KEEP_DAYS, since each change of the data
-    makes another, and as many of the others, the oldest first, as leave room for `needed` bytes; but none that this run
-    may have opened. Raises UserError where there is no room."""
+def _make_room(folder: Path, size: int, limit_gb: float | None) -> None:
+    """For `folder`'s pack of `size` bytes: removes what killed builds left, the other packs that nobody has opened for
+    KEEP_DAYS, since each change of the data makes another, and as many of the rest, the oldest first, as are beyond the
+    limit; but none that this run may have opened. Raises UserError where there is no room."""
+    for killed in folder.parent.glob(f"*{ASIDE}"):
+        shutil.rmtree(killed)
+    others = {other: _on_disk(other) for other in folder.parent.iterdir() if other.is_dir() and other != folder}
+    unused_s = {other: time.time() - other.stat().st_mtime for other in others}
+    in_use = sum(others[other] for other in others if unused_s[other] <= IN_USE_S)
     limit = math.inf if limit_gb is None else limit_gb * 1e9
-    used: dict[Path, int] = {}
-    for folder in [folder for folder in packs.iterdir() if folder.is_dir()]:
-        if folder.suffix == ASIDE:
-            shutil.rmtree(folder)
-        else:
-            used[folder] = sum(file.stat().st_size for file in folder.iterdir())
-    unused_s = {folder: time.time() - folder.stat().st_mtime for folder in used}
-    for old in sorted(used, key=lambda folder: -unused_s[folder]):
-        too_many = needed <= limit < sum(used.values()) + needed and unused_s[old] > IN_USE_S
-        if unused_s[old] > KEEP_DAYS * 86400 or too_many:
-            shutil.rmtree(old.rename(old.with_name(f"{old.name}{ASIDE}")))
-            del used[old]
-    if limit_gb is not None and sum(used.values()) + needed > limit:
+    if size + in_use > limit:
         raise UserError(
-            f"decoded, the scenes take {needed / 1e9:.3g} GB beside {sum(used.values()) / 1e9:.3g} GB in use, and "
+            f"decoded, the scenes take {size / 1e9:.3g} GB beside {in_use / 1e9:.3g} GB in use, and "
             f"train.cache_gb (params.yaml) is {limit_gb:g}: raise it, or lower train.long_side"
         )
-    if needed > (free := shutil.disk_usage(packs).free):
+    for old in sorted(others, key=lambda other: -unused_s[other]):
+        too_many = unused_s[old] > IN_USE_S and size + sum(others.values()) > limit
+        if unused_s[old] > KEEP_DAYS * 86400 or too_many:
+            shutil.rmtree(old.rename(old.with_name(f"{old.name}{ASIDE}")))
+            del others[old]
+    if not folder.exists() and size > (free := shutil.disk_usage(folder.parent).free):
         raise UserError(
-            f"decoded, the scenes take {needed / 1e9:.3g} GB and {packs} has {free / 1e9:.3g} GB free: make room, or "
-            "lower train.long_side (params.yaml)"
+            f"decoded, the scenes take {size / 1e9:.3g} GB and {folder.parent} has {free / 1e9:.3g} GB free: make "
+            "room, or lower train.long_side (params.yaml)"
         )
+
+
+def _on_disk(folder: Path) -> int:
+    """Bytes of its files."""
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def _bytes(scenes: Sequence[Scene], limits: Limits) -> int:
@@ -168,20 +174,14 @@ def shrunk(size: tuple[int, int], long_side: int | None) -> tuple[int, int]:
 
 
 def _key(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool) -> str:
-    """16 hex digits of a hash of what will be decoded: paths, the images' file sizes and times, the labels' hashes."""
+    """16 hex digits of a hash of what will be decoded."""
     files: list[list[object]] = []
     for scene in scenes:
         if scene.label is None:
             raise UserError(f"{scene.image} has no label: only labelled scenes can be trained on or judged")
-        try:
-            found = scene.image.stat()
-            files.append([str(scene.image), found.st_size, found.st_mtime_ns, scene.label_sha256])
-            if skip_unreadable:  # a label that was mended since
-                files[-1].append(scene.label.stat().st_mtime_ns)
-        except FileNotFoundError:
-            if not skip_unreadable:
-                raise UserError(f"{scene.image} is in the index but not on disk: run fetch and remap again") from None
-            files.append([str(scene.image), scene.label_sha256])
+        files.append([scene.image.as_posix(), scene.image_sha256, scene.label_sha256])
+        if skip_unreadable:  # one that was left out may have been mended since
+            files[-1] += [path.stat().st_mtime_ns if path.exists() else None for path in (scene.image, scene.label)]
     return hashlib.sha256(json.dumps([FORMAT, limits, skip_unreadable, files]).encode()).hexdigest()[:16]
 
 
@@ -203,8 +203,8 @@ def _build(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool, folde
         for place, scene in enumerate(track(scenes, description=f"pack {scenes[0].split}", transient=True)):
             assert scene.label is not None
             try:
-                image = _decode(scene.image, "RGB", limits[0])
-                label = _decode(scene.label, "L", limits[1])
+                image = _decode(scene.image, scene.image_sha256, "RGB", limits[0])
+                label = _decode(scene.label, scene.label_sha256, "L", limits[1])
             except UserError as error:
                 if not skip_unreadable:
                     raise
@@ -225,16 +225,19 @@ def _build(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool, folde
     aside.rename(folder)
 
 
-def _decode(path: Path, mode: str, long_side: int | None) -> np.ndarray:
-    """uint8 HWC ("RGB") or HW ("L") of a file, its longer side at most `long_side` if given."""
+def _decode(path: Path, sha256: str, mode: str, long_side: int | None) -> np.ndarray:
+    """uint8 HWC ("RGB") or HW ("L") of a file of that hash, its longer side at most `long_side` if given."""
     try:
-        with Image.open(path) as file:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise UserError(f"{path} is not the file that remap saw: run fetch and remap again")
+        with Image.open(io.BytesIO(content)) as file:
             if mode == "L" and file.mode != "L":
                 raise UserError(f"{path} is a mask of mode {file.mode}, must be 8-bit grey (L): run remap again")
             picture = file.convert(mode)
     except FileNotFoundError:
         raise UserError(f"{path} is in the index but not on disk: run fetch and remap again") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken chunks
+    except png.BROKEN as error:
         raise UserError(f"{path} cannot be decoded ({error}): fetch or remap it again") from None
     height, width = shrunk((picture.height, picture.width), long_side)
     if (width, height) != picture.size:

@@ -4,7 +4,6 @@ Reads the index of each of data.sources; writes data/profile/: scenes.csv (a row
 and class) and weights.json (of the training split alone).
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -76,7 +75,7 @@ def _measure(scene: Scene, space: LabelSpace) -> tuple[dict[str, object], np.nda
         "image_width": image.shape[1],
         "sequence": scene.sequence,
         "label_sha256": scene.label_sha256 or None,
-        "image_sha256": hashlib.sha256(scene.image.read_bytes()).hexdigest(),
+        "image_sha256": scene.image_sha256,
         # Shares of the whole scene: those of the classes and of void add up to 1.
         "void_share": round(1 - int(counts.sum()) / area, 6) if scene.label else None,
         "brightness": round(cv2.mean(luma)[0], 3),  # mean luma (Rec. 601), 0-255
@@ -137,7 +136,8 @@ def class_weights(counts: np.ndarray, areas: np.ndarray) -> dict[str, list[float
     2015, section 6.3.2). The median is over the classes that are there.
     inverse: 1 / p, and sqrt_inverse: 1 / sqrt(p), with their mean made 1.
     class_balanced: 1 / E, E = (1 - b^n) / (1 - b) the effective number of n samples (Cui et al. 2019, equation 2), mean
-    made 1. Their b is (N - 1) / N; N is here the number of all non-void pixels.
+    made 1. Their b is (N - 1) / N; N is here the number of all non-void pixels, and so close to inverse but for classes
+    of large shares: 1 / (1 - exp(-p)).
     But for ENet's, a class that is not there has weight 0.
     """
     pixels = counts.sum(axis=0)

@@ -75,12 +75,17 @@ def tried(course: Course, network: str, steps: int, low: float, high: float) -> 
     recipe = Recipe(network, course.config.search.losses[0], high, course.config.search.crops[0])
     training = course.begin(recipe, epochs=1, seed=course.config.seed)
     training.total_steps = steps
-    training.schedule = Schedule(lambda progress: (low / high) ** (1 - progress))
+    last = (steps - 1) / steps  # progress at the last step
+    training.schedule = Schedule(lambda progress: (low / high) ** (1 - progress / last))
     rows: list[dict[str, float]] = []
     average = lowest = math.nan
+    parts = training.parts
     reports = course.fit(training, recipe, epochs=1, reports=steps)
     with suppress(Diverged):
         for report in track(reports, total=steps, description=f"range test {network}", transient=True):
+            if report.parts > parts:
+                parts = report.parts
+                print(f"out of memory: by step {report.step} a batch goes in {parts} parts (train.parts)")
             average = report.loss if math.isnan(average) else SMOOTH * average + (1 - SMOOTH) * report.loss
             lowest = average if math.isnan(lowest) else min(lowest, average)
             if average > BURST * lowest:

@@ -95,8 +95,9 @@ class Remapper:
 
     def __call__(self, scene: RawScene) -> Scene:
         height, width = png.size(scene.image)
+        image = _sha256(scene.image)
         if scene.label is None:
-            return Scene(scene.split, scene.image, None, height, width, scene.sequence, "")
+            return Scene(scene.split, scene.image, None, height, width, scene.sequence, "", image)
         mask = self._mask(scene.label)
         if png.size(mask) != (height, width):
             label_height, label_width = png.size(mask)
@@ -106,15 +107,11 @@ class Remapper:
             )
         place = Path("labels", scene.split, f"{scene.name}.png")
         shutil.copyfile(mask, self.folder / place)
-        digest = hashlib.sha256(mask.read_bytes()).hexdigest()
-        return Scene(scene.split, scene.image, self.final / place, height, width, scene.sequence, digest)
+        return Scene(scene.split, scene.image, self.final / place, height, width, scene.sequence, _sha256(mask), image)
 
     def _mask(self, label: Path) -> Path:
         """The remapped mask in the store, made first where it is not there yet."""
-        try:
-            kept = self.store / f"{hashlib.sha256(label.read_bytes()).hexdigest()}.png"
-        except OSError as error:
-            raise UserError(f"{label} cannot be read ({error.strerror}): fetch the source again") from None
+        kept = self.store / f"{_sha256(label)}.png"
         if not kept.exists():
             ids = masks.read(label, self.encoding, self.raw, tolerate=self.tolerate)
             aside = kept.with_name(f"{kept.stem}.{threading.get_ident()}")
@@ -122,3 +119,10 @@ class Remapper:
             aside.replace(kept)
             self.made.append(True)
         return kept
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}): fetch the source again") from None

@@ -32,7 +32,6 @@ PRUNERS = {
     "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
     "none": lambda: optuna.pruners.NopPruner(),
 }
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def latency_table(config: Config, course: Course) -> pd.DataFrame:
@@ -77,7 +76,7 @@ class Search:
     def __init__(self, config: Config, course: Course, table: pd.DataFrame, parent: Parent) -> None:
         self.config, self.course, self.table, self.parent = config, course, table, parent
         self.networks = admitted(config, table)
-        self.key = key(config, self.networks)
+        self.key = key(config, course, self.networks)
         self.study = optuna.create_study(
             study_name=self.key,
             storage=f"sqlite:///{paths.state('study', 'optuna.db')}",
@@ -89,19 +88,24 @@ class Search:
         self._say_what_starts_at_random()
         course.record(parent)
         parent.params(_space_of(config, self.networks))
-        if not self.study.trials:
-            self._enqueue_one_a_network()
+
+    @property
+    def done(self) -> int:
+        """Trials that came to an end of their own."""
+        return sum(trial.state.is_finished() for trial in self._counted())
 
     @property
     def remaining(self) -> int:
         """Trials that are still to be run; 0 where the study has as many or more."""
-        return max(0, self.config.search.trials - sum(trial.state.is_finished() for trial in self._counted()))
+        return max(0, self.config.search.trials - self.done)
 
     def run(self) -> str:
         """Runs the next trial to its end and returns one line about it."""
-        # a sampler seeded by the trial's number draws the same, however often the search was interrupted
+        if self.done < len(self.networks) and not self.study.get_trials(states=(TrialState.WAITING,)):
+            self._enqueue(self.networks[self.done])
+        # a sampler seeded by how many trials there were draws the same, however often the search was interrupted
         self.study.sampler = optuna.samplers.TPESampler(
-            seed=self.config.seed + len(self.study.trials), n_startup_trials=2 * len(self.networks), multivariate=True
+            seed=self.config.seed + self.done, n_startup_trials=2 * len(self.networks), multivariate=True
         )
         trial = self.study.ask(self._space())
         recipe = Recipe(**trial.params)
@@ -212,19 +216,17 @@ class Search:
             "crop": CategoricalDistribution(search.crops),
         }
 
-    def _enqueue_one_a_network(self) -> None:
+    def _enqueue(self, network: str) -> None:
         """Every network starts from the same middle of the space, so that none is judged by an unlucky draw alone."""
         search = self.config.search
-        middle = (search.learning_rate.low * search.learning_rate.high) ** 0.5
-        for network in self.networks:
-            self.study.enqueue_trial(
-                {
-                    "network": network,
-                    "loss": search.losses[0],
-                    "learning_rate": middle,
-                    "crop": search.crops[len(search.crops) // 2],
-                }
-            )
+        self.study.enqueue_trial(
+            {
+                "network": network,
+                "loss": search.losses[0],
+                "learning_rate": (search.learning_rate.low * search.learning_rate.high) ** 0.5,
+                "crop": search.crops[len(search.crops) // 2],
+            }
+        )
 
     def _say_what_starts_at_random(self) -> None:
         start, left = (
@@ -253,9 +255,9 @@ class Search:
         return [trial for trial in self.study.trials if f"killed-{trial.number}" not in self.study.user_attrs]
 
 
-def key(config: Config, networks: list[str]) -> str:
+def key(config: Config, course: Course, networks: list[str]) -> str:
     """The study's name; see `training.key`. The number of trials and finalists is not part of it."""
-    return training.key(config, networks, search=_space_of(config, networks))
+    return training.key(config, course, networks, search=_space_of(config, networks))
 
 
 def _space_of(config: Config, networks: list[str]) -> dict[str, Any]:

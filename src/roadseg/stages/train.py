@@ -20,7 +20,7 @@ import torch
 from roadseg import checkpoint, distributed, figures, paths
 from roadseg.config import Config
 from roadseg.engine import Diverged
-from roadseg.errors import StageFailure
+from roadseg.errors import StageFailure, UserError
 from roadseg.metrics import Scores
 from roadseg.nets import initial
 from roadseg.stages import training
@@ -31,8 +31,11 @@ from roadseg.tracking import Parent
 
 
 def finalists() -> tuple[str, list[Recipe]]:
-    """The study's key and the recipes that it chose, best first."""
-    chosen = json.loads((paths.SEARCH / "finalists.json").read_text())
+    """The study's key and the recipes that it chose, best first. UserError where there was no search."""
+    path = paths.SEARCH / "finalists.json"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run the search stage first")
+    chosen = json.loads(path.read_text())
     return chosen["study"], [Recipe(**values) for values in chosen["finalists"]]
 
 
@@ -145,8 +148,7 @@ def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recip
 def _key(config: Config, course: Course, recipe: Recipe) -> str:
     ends: dict[str, Any] = {"format": FORMAT}
     ends |= {name: getattr(config.train, name) for name in ("epochs", "patience", "validate_every")}
-    ends |= {"left_out": course.train.left_out} if course.train.left_out else {}
-    return training.key(config, [recipe.network], train=asdict(recipe), **ends)
+    return training.key(config, course, [recipe.network], train=asdict(recipe), **ends)
 
 
 def kept(config: Config, saved: dict[str, Any]) -> tuple[dict[str, torch.Tensor], Scores]:

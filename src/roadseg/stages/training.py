@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -19,6 +20,7 @@ from torch import nn
 from roadseg import closure, distributed, engine, losses, nets, paths, schedules
 from roadseg.config import CLASS_WEIGHTS, Config, Phase
 from roadseg.engine import Teacher, Training
+from roadseg.engine.precision import resolve
 from roadseg.errors import UserError
 from roadseg.labels import LabelSpace
 from roadseg.metrics import Scores, scores
@@ -89,8 +91,12 @@ class Course:
 
     @classmethod
     def open(cls, config: Config) -> "Course":
-        """Packs the training and validation scenes (cached) and reads the class weights of the profile."""
-        weights = json.loads((paths.PROFILE / "weights.json").read_text())
+        """Packs the training and validation scenes (cached) and reads the class weights of the profile. UserError
+        where there is none."""
+        profile = paths.PROFILE / "weights.json"
+        if not profile.is_file():
+            raise UserError(f"{profile} is missing: run the profile stage first")
+        weights = json.loads(profile.read_text())
         space = sources.space_of(config)
         long_side, limit = config.train.long_side, config.train.cache_gb
         scenes = index.labelled(config, "train")
@@ -215,8 +221,13 @@ class Course:
         return scores(matrices.sum(axis=0))
 
 
-def key(config: Config, networks: Sequence[str], **protocol: Any) -> str:
-    """Names the whole input of training these networks: scenes, weights, settings, code and versions, as 12 hex digits.
+LIBRARIES = ("torch", "albumentations", "numpy", "opencv-python-headless")
+"""By which a training's numbers may change with their version."""
+
+
+def key(config: Config, course: Course, networks: Sequence[str], **protocol: Any) -> str:
+    """Names the whole input of training these networks: scenes, weights, settings, code, versions and what kind of
+    device computes in which number format, as 12 hex digits.
 
     Code counts by `closure.digest`, so that a changed comment or docstring names the same training.
     """
@@ -225,7 +236,8 @@ def key(config: Config, networks: Sequence[str], **protocol: Any) -> str:
     exclude = dict.fromkeys(elsewhere | WITHOUT_EFFECT, True) | {"distil": {"teacher"}}
     settings = config.train.model_dump(exclude=exclude)
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
-    parts += [closure.digest([__name__]), torch.__version__, json.dumps(settings, sort_keys=True)]
+    parts += [closure.digest([__name__]), *map(version, LIBRARIES), json.dumps(settings, sort_keys=True)]
+    parts += [course.device, str(resolve(config.train.precision, course.device)), *course.train.left_out]
     parts += [json.dumps([config.data.weights.get(name, 1.0) for name in config.data.trained])]
     parts += [initial.digest(config.train.initial), teacher.digest(config.train.distil), initial.library(networks)]
     parts += [str(config.seed), json.dumps(protocol, sort_keys=True)]
