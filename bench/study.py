@@ -32,6 +32,7 @@ COLUMNS = [*RUN, "val_miou", "test_miou", "minutes", "steps", "device"]
 
 def row(params: dict[str, Any], study: dict[str, Any], variant: str, seed: int) -> dict[str, Any]:
     """One training, after the one that the variant starts from, if any."""
+    name = digest(params, study, variant)
     settings = study["base"] | study["variants"][variant] | {"seed": seed}
     if before := study.get("before", {}).get(variant):
         first = course.trained(course.prepare(yaml.safe_dump(replaced(params, settings | before))))
@@ -39,7 +40,7 @@ def row(params: dict[str, Any], study: dict[str, Any], variant: str, seed: int) 
         settings |= {"train.initial": "before.safetensors"}
     made = course.trained(course.prepare(yaml.safe_dump(replaced(params, settings))))
     return {
-        "settings": digest(params, study, variant),
+        "settings": name,
         "seed": seed,
         **{f"{split}_miou": found.miou for split, found in made.scores.items()},
         "minutes": made.seconds / 60,
@@ -59,7 +60,7 @@ def processor() -> str:
 def digest(params: dict[str, Any], study: dict[str, Any], variant: str) -> str:
     """Of all settings of a variant and of the code that trains, so that what has changed is run anew."""
     settings = replaced(params, study["base"] | study["variants"][variant])
-    text = yaml.safe_dump([settings, study.get("before", {}).get(variant), closure.digest(["roadseg.stages.train"])])
+    text = yaml.safe_dump([settings, study.get("before", {}).get(variant), closure.digest(["roadseg.stages.training"])])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

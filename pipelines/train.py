@@ -47,8 +47,8 @@ def finalist(config: Config, course: Course, recipe: Recipe, parent: Parent) -> 
 def run(config: Config, running: Stage) -> None:
     """Trains every finalist and places models/train/."""
     runs.close_stale("train")
-    course = Course.open(config)
     study, recipes = train.finalists()
+    course = Course.open(config)
     with (
         tracking.connect() as tracker,
         tracker.parent(kind="search", key=study, name=f"search-{course.space.name}-{study}") as parent,
@@ -107,6 +107,7 @@ def main() -> None:
             config = registered.pinned(read())
             together = config.train.processes if not distributed.launched() else 1
             if together > 1:
+                train.finalists()
                 Course.open(config)  # what is wrong with the data is said by one process, and packs are built once
             else:
                 with server.api():

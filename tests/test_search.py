@@ -81,7 +81,7 @@ class Parent(NullRun):
 
 @pytest.fixture
 def course(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Course:
-    monkeypatch.setattr(search, "key", lambda config, course, networks: "study")
+    monkeypatch.setattr(search, "key", lambda *_: "study")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return Course()
 
@@ -146,7 +146,7 @@ def test_a_killed_trial_is_trained_again_with_its_own_recipe_and_does_not_count(
 def test_a_search_that_was_killed_ends_as_one_that_was_not(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in the queue, in what is drawn at random, and in what the sampler draws from what it has seen."""
     whole = finish(opened(course, trials=12)).trials()
-    monkeypatch.setattr(search, "key", lambda config, course, networks: "killed")
+    monkeypatch.setattr(search, "key", lambda *_: "killed")
     again = Course()
     again.deaths = {number: KeyboardInterrupt() for number in (2, 6, 12)}
     for _ in range(3):

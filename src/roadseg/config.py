@@ -229,7 +229,8 @@ class Search(Section):
     finalists: Positive
     """Best trials that are trained at full budget."""
     pruner: Literal["median", "halving", "none"]
-    """Which Optuna pruner stops hopeless trials; it counts in shares of a trial."""
+    """Which Optuna pruner stops hopeless trials; it counts in shares of a trial. Halving also compares with the reports
+    of trials that were killed."""
 
 
 class Distil(Section):
@@ -335,8 +336,8 @@ class Train(Section):
     """Of all decoded scenes in .state/packs together, those of training and validation at once; the oldest go first.
     None: no limit but the disk's."""
     skip_unreadable: bool = False
-    """Whether training leaves out, by name, scenes that can no longer be read; else one of them stops it. What profile
-    finds unreadable stops the line there, and what is scored is always whole."""
+    """Whether training leaves out, by name, scenes that can no longer be read, or are not what remap saw; else one of
+    them stops it. What profile finds unreadable stops the line there, and what is scored is always whole."""
 
     @field_validator("zoom")
     @classmethod

@@ -288,7 +288,7 @@ def _weigh(loss: LossFunction, outputs: Tensor | Sequence[Tensor], target: Tenso
     """
     main, *aux = [outputs] if isinstance(outputs, Tensor) else outputs
     # class by class, as losses go over it: in one copy where its type changes too, and in one of its own where not
-    wide = torch.promote_types(main.dtype, torch.float32)
+    wide = torch.promote_types(main.dtype, torch.float32)  # a float64 network's stay as they are
     main = main.to(wide, memory_format=torch.contiguous_format).contiguous()
     total = loss(main, target)
     for logits in aux:

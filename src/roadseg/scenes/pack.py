@@ -8,8 +8,9 @@ In: scenes of an index. Out: a `Pack`, four files under .state/packs/KEY/ that a
     scenes.json  the images' paths, their places in what was asked for, and why others were left out
 
 KEY is a hash of the files' paths and contents, by the index's SHA-256 of each, which is looked at again when a file is
-decoded: a changed scene makes a new pack, an old one is never wrong, and a copy of the project shares it. Scenes may
-have different sizes, and an image another size than its label. Building holds one scene in memory at a time.
+decoded, and of Pillow's version: a changed scene makes a new pack, an old one is never wrong, and a copy of the project
+shares it. Scenes may have different sizes, and an image another size than its label. Building holds one scene in memory
+at a time.
 """
 
 import fcntl
@@ -21,10 +22,11 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image
 from rich.progress import track
 
@@ -113,6 +115,8 @@ def pack(
     key = _key(scenes, limits, skip_unreadable)
     folder = paths.state("packs", key)
     with _alone(folder.with_name("lock")):
+        if folder.exists() and _mended(scenes, Pack(folder)):
+            folder.rename(folder.with_name(f"{key}{ASIDE}"))
         there = folder.exists()  # a pack is placed by one rename: it is whole or not there
         _make_room(folder, _on_disk(folder) if there else _bytes(scenes, limits), limit_gb)
         if not there:
@@ -180,9 +184,17 @@ def _key(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool) -> str:
         if scene.label is None:
             raise UserError(f"{scene.image} has no label: only labelled scenes can be trained on or judged")
         files.append([scene.image.as_posix(), scene.image_sha256, scene.label_sha256])
-        if skip_unreadable:  # one that was left out may have been mended since
-            files[-1] += [path.stat().st_mtime_ns if path.exists() else None for path in (scene.image, scene.label)]
-    return hashlib.sha256(json.dumps([FORMAT, limits, skip_unreadable, files]).encode()).hexdigest()[:16]
+    made = [FORMAT, PIL.__version__, limits, skip_unreadable, files]
+    return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
+
+
+def _mended(scenes: Sequence[Scene], found: Pack) -> bool:
+    """Whether a scene that the pack left out can be read by now."""
+    for place in set(range(len(scenes))) - set(found.places):
+        with suppress(UserError):
+            _pair(scenes[place], (None, None))
+            return True
+    return False
 
 
 @contextmanager
@@ -194,6 +206,10 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 def _build(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool, folder: Path) -> None:
+    if not skip_unreadable and (missing := [scene.image for scene in scenes if not scene.image.is_file()]):
+        raise UserError(
+            f"{missing[0]} is in the index but not on disk: run fetch and remap again"
+        )  # before hours of work
     aside = folder.with_name(f"{folder.name}{ASIDE}")
     aside.mkdir(parents=True)
     table, image_offset, label_offset = [], 0, 0
@@ -201,10 +217,8 @@ def _build(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool, folde
     left_out: list[str] = []
     with (aside / "images.bin").open("wb") as images, (aside / "labels.bin").open("wb") as labels:
         for place, scene in enumerate(track(scenes, description=f"pack {scenes[0].split}", transient=True)):
-            assert scene.label is not None
             try:
-                image = _decode(scene.image, scene.image_sha256, "RGB", limits[0])
-                label = _decode(scene.label, scene.label_sha256, "L", limits[1])
+                image, label = _pair(scene, limits)
             except UserError as error:
                 if not skip_unreadable:
                     raise
@@ -223,6 +237,12 @@ def _build(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool, folde
     described = {"names": names, "places": places, "left_out": left_out}
     (aside / "scenes.json").write_text(json.dumps(described), encoding="utf-8")
     aside.rename(folder)
+
+
+def _pair(scene: Scene, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+    assert scene.label is not None
+    image = _decode(scene.image, scene.image_sha256, "RGB", limits[0])
+    return image, _decode(scene.label, scene.label_sha256, "L", limits[1])
 
 
 def _decode(path: Path, sha256: str, mode: str, long_side: int | None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Reads data/raw/SOURCE/ and the label tables; writes data/remapped/SOURCE/: labels/SPLIT/NAME.png (8-bit, train ids, 255)
 and index.csv. Images stay where they are, and labels keep their own resolution. A mask that was remapped before, by the
-same tables, is taken from .state/remapped/: new scenes cost only themselves.
+same tables, is taken from .state/remapped/: of an old scene the files are read, and no mask is decoded.
 """
 
 import hashlib

@@ -14,7 +14,7 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from roadseg import figures, paths
+from roadseg import closure, figures, paths
 from roadseg.config import Config
 from roadseg.deploy import engines, timings
 from roadseg.engine import Diverged
@@ -242,12 +242,10 @@ class Search:
             self.parent.table("not_loaded.csv", pd.DataFrame(rows))
 
     def _recover(self) -> None:
-        """Trials that a killed search left running start again: this one holds the lock, so nobody trains them."""
+        """Trials that a killed search left running do not count, so that the next one is what each of them was: this
+        search holds the lock, so nobody trains them."""
         for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
-            # A kill between two of these repeats them: a trial too many is harmless, one that counts as dead is not.
             self.study.set_user_attr(f"killed-{trial.number}", True)
-            if trial.params:
-                self.study.enqueue_trial(trial.params)
             self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _counted(self) -> list[optuna.trial.FrozenTrial]:
@@ -257,7 +255,8 @@ class Search:
 
 def key(config: Config, course: Course, networks: list[str]) -> str:
     """The study's name; see `training.key`. The number of trials and finalists is not part of it."""
-    return training.key(config, course, networks, search=_space_of(config, networks))
+    code = closure.digest([__name__], imports=False)
+    return training.key(config, course, networks, search=_space_of(config, networks), code=code)
 
 
 def _space_of(config: Config, networks: list[str]) -> dict[str, Any]:

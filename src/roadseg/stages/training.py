@@ -221,7 +221,7 @@ class Course:
         return scores(matrices.sum(axis=0))
 
 
-LIBRARIES = ("torch", "albumentations", "numpy", "opencv-python-headless")
+LIBRARIES = ("torch", "albumentations", "numpy", "opencv-python-headless", "pillow")
 """By which a training's numbers may change with their version."""
 
 
