@@ -42,7 +42,7 @@ def chosen(trials: pd.DataFrame) -> dict[str, Recipe]:
 def retrained(course: Course, recipe: Recipe, seed: int) -> float:
     """Validation mIoU of the recipe, trained from scratch with `seed` for the search's budget; kept once known."""
     epochs = course.config.search.epochs
-    name = training.key(course.config, course, [recipe.network], bench=asdict(recipe), seed=seed, epochs=epochs)
+    name = training.key(course, [recipe.network], bench=asdict(recipe), seed=seed, epochs=epochs)
     record = paths.state("bench", f"{name}.json")
     if not record.exists():
         learner = course.begin(recipe, epochs=epochs, seed=seed)

@@ -39,7 +39,7 @@ def run(config: Config, running: Stage) -> None:
     course = Course.open(config)
     trainable.check_crops(config, course)
     table = measure(quote(config), quote(course))
-    key = search.key(config, course, search.admitted(config, table))
+    key = search.key(course, search.admitted(config, table))
     with (
         tracking.connect() as tracker,
         tracker.parent(kind="search", key=key, name=f"search-{course.space.name}-{key}") as parent,

@@ -1,7 +1,6 @@
 """The range test and the drawn schedules, on a few drawn scenes."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -43,13 +42,3 @@ def test_the_range_test_finds_a_rate_between_too_low_and_too_high(workspace: Pat
     Path("data/profile/weights.json").unlink()
     with pytest.raises(UserError, match=r"^data/profile/weights\.json is missing: run the profile stage first$"):
         rates.run(given, None, steps=20, low=1e-5, high=1, out=Path("models/rate"))
-
-
-def test_the_range_test_says_once_that_memory_divided_a_batch(capsys: pytest.CaptureFixture[str]) -> None:
-    reports = [SimpleNamespace(step=step, loss=1.0, learning_rate=1.0, parts=2 if step > 3 else 1) for step in range(9)]
-    course = SimpleNamespace(
-        config=config.read(), begin=lambda *_, **__: SimpleNamespace(parts=1), fit=lambda *_, **__: iter(reports)
-    )
-    rates.tried(course, "fastscnn", steps=9, low=1e-6, high=1e-5)  # type: ignore[arg-type]
-    said = capsys.readouterr().out
-    assert said.count("out of memory: by step 4 a batch goes in 2 parts (train.parts)") == said.count("parts") / 2 == 1

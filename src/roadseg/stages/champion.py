@@ -91,7 +91,7 @@ def _certificate(session: engines.Session, image: np.ndarray, certificate: dict[
 
 def _matrices(session: engines.Session, sha256: str, scenes: list[Scene], classes: int) -> np.ndarray:
     """Per-scene confusion on today's validation scenes, int64 [S, C, C]; judged once for the same scenes."""
-    pixels = [hashlib.sha256(scene.image.read_bytes()).hexdigest() for scene in scenes]
+    pixels = [scene.image_sha256 for scene in scenes]
     key = _key(sha256, str(session.form), pixels, [scene.label_sha256 for scene in scenes])
     path = paths.state("champion", "judged", f"{key}.npy")
     if not path.exists():

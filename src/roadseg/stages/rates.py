@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import track
 
 from roadseg import figures, nets, schedules
 from roadseg.config import Config
@@ -19,6 +18,7 @@ from roadseg.engine import Diverged
 from roadseg.errors import StageFailure, UserError
 from roadseg.schedules import Schedule
 from roadseg.stages import registered, trainable
+from roadseg.stages.progress import live
 from roadseg.stages.training import Course, Recipe
 
 POINTS = 500
@@ -79,13 +79,10 @@ def tried(course: Course, network: str, steps: int, low: float, high: float) -> 
     training.schedule = Schedule(lambda progress: (low / high) ** (1 - progress / last))
     rows: list[dict[str, float]] = []
     average = lowest = math.nan
-    parts = training.parts
-    reports = course.fit(training, recipe, epochs=1, reports=steps)
-    with suppress(Diverged):
-        for report in track(reports, total=steps, description=f"range test {network}", transient=True):
-            if report.parts > parts:
-                parts = report.parts
-                print(f"out of memory: by step {report.step} a batch goes in {parts} parts (train.parts)")
+    epochs = steps / course.plan(recipe.crop, 1).steps
+    with live(f"range test {network}", epochs, len(course.train), training.parts) as show, suppress(Diverged):
+        for report in course.fit(training, recipe, epochs=1, reports=steps):
+            show(report, None)
             average = report.loss if math.isnan(average) else SMOOTH * average + (1 - SMOOTH) * report.loss
             lowest = average if math.isnan(lowest) else min(lowest, average)
             if average > BURST * lowest:

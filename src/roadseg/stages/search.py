@@ -76,7 +76,7 @@ class Search:
     def __init__(self, config: Config, course: Course, table: pd.DataFrame, parent: Parent) -> None:
         self.config, self.course, self.table, self.parent = config, course, table, parent
         self.networks = admitted(config, table)
-        self.key = key(config, course, self.networks)
+        self.key = key(course, self.networks)
         self.study = optuna.create_study(
             study_name=self.key,
             storage=f"sqlite:///{paths.state('study', 'optuna.db')}",
@@ -253,10 +253,10 @@ class Search:
         return [trial for trial in self.study.trials if f"killed-{trial.number}" not in self.study.user_attrs]
 
 
-def key(config: Config, course: Course, networks: list[str]) -> str:
+def key(course: Course, networks: list[str]) -> str:
     """The study's name; see `training.key`. The number of trials and finalists is not part of it."""
     code = closure.digest([__name__], imports=False)
-    return training.key(config, course, networks, search=_space_of(config, networks), code=code)
+    return training.key(course, networks, search=_space_of(course.config, networks), code=code)
 
 
 def _space_of(config: Config, networks: list[str]) -> dict[str, Any]:

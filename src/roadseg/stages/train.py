@@ -148,7 +148,7 @@ def each(recipes: Iterable[Recipe], run: Callable[[Recipe], Path]) -> dict[Recip
 def _key(config: Config, course: Course, recipe: Recipe) -> str:
     ends: dict[str, Any] = {"format": FORMAT}
     ends |= {name: getattr(config.train, name) for name in ("epochs", "patience", "validate_every")}
-    return training.key(config, course, [recipe.network], train=asdict(recipe), **ends)
+    return training.key(course, [recipe.network], train=asdict(recipe), **ends)
 
 
 def kept(config: Config, saved: dict[str, Any]) -> tuple[dict[str, torch.Tensor], Scores]:

@@ -225,12 +225,13 @@ LIBRARIES = ("torch", "albumentations", "numpy", "opencv-python-headless", "pill
 """By which a training's numbers may change with their version."""
 
 
-def key(config: Config, course: Course, networks: Sequence[str], **protocol: Any) -> str:
+def key(course: Course, networks: Sequence[str], **protocol: Any) -> str:
     """Names the whole input of training these networks: scenes, weights, settings, code, versions and what kind of
     device computes in which number format, as 12 hex digits.
 
     Code counts by `closure.digest`, so that a changed comment or docstring names the same training.
     """
+    config = course.config
     profile = [paths.PROFILE / "scenes.csv", paths.PROFILE / "weights.json"]
     elsewhere = {"epochs", "patience", "validate_every", "initial"}  # in `protocol`, or below
     exclude = dict.fromkeys(elsewhere | WITHOUT_EFFECT, True) | {"distil": {"teacher"}}
