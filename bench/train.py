@@ -46,7 +46,9 @@ from roadseg.scenes.plan import even
 from roadseg.stages import fetch, remap
 
 NETWORKS = ("enet", "fastscnn", "ddrnet23slim")
-HEIGHT, WIDTH, BATCH, CLASSES, WORKERS, WARM = 360, 480, 4, 11, 2, 2
+HEIGHT, WIDTH, BATCH, CLASSES, WORKERS = 360, 480, 4, 11, 2
+WARM = 4
+"""Steps before those that are timed, and from one of our reports to the next: a training has fewer."""
 AHEAD = WORKERS + 1
 """Batches that are drawn beside the last timed steps, as beside all others."""
 AUX_WEIGHT = 0.4
@@ -155,7 +157,7 @@ def ours(network: str, scenes: list[Scene], given: config.Config, steps: int) ->
     memory.keep_freed()
     batches = Batches(packed(scenes), even(WARM + steps + AHEAD, BATCH, (HEIGHT, WIDTH)), seed=0)
     begun = seconds = 0.0
-    for report in engine.fit(training, batches, report_every=1, workers=WORKERS):
+    for report in engine.fit(training, batches, report_every=WARM, workers=WORKERS):
         if report.step == WARM:
             begun = time.perf_counter()
         if report.step == WARM + steps:
@@ -237,6 +239,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_intermixed_args()
+    if options.steps % WARM:
+        parser.error(f"--steps {options.steps} must be a multiple of {WARM}")
     mirror, params = options.mirror.resolve(), Path("params.yaml").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

@@ -90,6 +90,16 @@ def test_of_stage_gives_paths_from_the_root_and_prefers_the_flow(project: Path) 
     assert closure.of_stage("flow")[:2] == [Path("pipelines/flow.py"), Path("src/roadseg/base.py")]
 
 
+def test_the_cpp_of_a_package_belongs_to_it(project: Path) -> None:
+    (project / "roadseg/parts/one.cpp").write_text("int one = 1;\n")
+    (project / "roadseg/parts/one.h").write_text("extern int one;\n")
+    assert {Path("src/roadseg/parts/one.cpp"), Path("src/roadseg/parts/one.h")} <= set(closure.of_stage("work"))
+    before = closure.digest(["roadseg.parts.one"]), closure.digest(["roadseg.base"])
+    (project / "roadseg/parts/one.cpp").write_text("int one = 2;\n")
+    assert closure.digest(["roadseg.parts.one"]) != before[0]
+    assert closure.digest(["roadseg.base"]) == before[1]
+
+
 BEFORE = "X = 1\ndef f(a):\n    return a + X\n"
 
 

@@ -34,6 +34,14 @@ def test_an_empty_folder_is_described_without_an_error(settings: Config, capsys:
     assert not list(Path.cwd().iterdir())
 
 
+def test_a_missing_compiler_is_a_note(settings: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    finding = found(settings, "kernels")
+    assert finding.state == "note"
+    assert "CXX" in finding.text
+    assert "no-such-compiler" in finding.text
+
+
 def test_servers_that_are_not_running_are_a_note(settings: Config) -> None:
     for name in ("MLflow", "Prefect"):
         finding = found(settings, name)

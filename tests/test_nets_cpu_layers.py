@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from roadseg import kernels
 from roadseg.nets.cpu_layers import (
     BatchNorm2d,
     BiasedConvTranspose2d,
@@ -17,6 +18,8 @@ from roadseg.nets.cpu_layers import (
     PReLU,
     enlarged,
 )
+
+needs_compiler = pytest.mark.skipif(not kernels.compiled(), reason="no C++ compiler")
 
 
 def depthwise(outputs: int, kernel: int, stride: int, dilation: int) -> tuple[nn.Module, nn.Module]:
@@ -27,7 +30,7 @@ def depthwise(outputs: int, kernel: int, stride: int, dilation: int) -> tuple[nn
 
 LAYERS = {
     "prelu": lambda: (nn.PReLU(6), PReLU(6)),
-    "norm of few channels": lambda: (nn.BatchNorm2d(6), BatchNorm2d(6)),
+    "norm": lambda: (nn.BatchNorm2d(6), BatchNorm2d(6)),
     "stride": lambda: depthwise(6, 3, 2, 1),
     "stride, two outputs a channel": lambda: depthwise(12, 3, 2, 1),
     "dilation 2": lambda: depthwise(6, 3, 1, 2),
@@ -78,6 +81,8 @@ def gradients(layer: nn.Module, features: Tensor) -> list[Tensor]:
 
 def test_torchs_own_computation_is_left_only_in_training(pair: tuple[nn.Module, nn.Module]) -> None:
     reference, layer = pair
+    if isinstance(layer, (PReLU, BatchNorm2d)) and not kernels.compiled():
+        pytest.skip("no C++ compiler")
     features = torch.randn(1, 6, 12, 16).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         assert called(layer, features) != called(reference, features)
@@ -135,11 +140,6 @@ def test_one_slope_for_all_channels_is_left_to_torch() -> None:
 def test_even_kernels_are_refused() -> None:
     with pytest.raises(ValueError, match="kernel"):
         DepthwiseConv2d(6, 6, 2)
-
-
-def test_a_norm_of_many_channels_is_left_to_torch() -> None:
-    features = torch.randn(2, 8, 11, 13).to(memory_format=torch.channels_last)
-    assert called(BatchNorm2d(8), features) == called(nn.BatchNorm2d(8), features)
 
 
 # Dropout
@@ -203,17 +203,16 @@ SIZES = [((5, 7), (40, 56)), ((5, 7), (33, 50)), ((1, 1), (8, 4)), ((6, 1), (6, 
 
 @pytest.mark.parametrize(("old", "new"), SIZES)
 def test_enlarged_maps_and_their_gradients_are_torchs(old: tuple[int, int], new: tuple[int, int]) -> None:
-    found = []
-    for enlarge in (interpolated, enlarged):
-        maps = torch.randn(2, 3, *old, dtype=torch.float64, generator=torch.manual_seed(0))
-        maps = maps.to(memory_format=torch.channels_last).requires_grad_()
-        made = enlarge(maps, new)
-        made.backward(torch.randn(made.shape, dtype=torch.float64, generator=torch.manual_seed(1)))
-        found.append((made.detach(), maps.grad))
-    for wanted, ours in zip(*found, strict=True):
-        torch.testing.assert_close(ours, wanted, rtol=1e-12, atol=1e-12)
+    maps = torch.randn(2, 3, *old).to(memory_format=torch.channels_last).requires_grad_()
+    exact = maps.detach().double().requires_grad_()
+    made, wanted = enlarged(maps, new), interpolated(exact, new)
+    torch.testing.assert_close(made.double(), wanted, rtol=1e-5, atol=1e-6)
+    given = torch.randn(made.shape)
+    found, reference = torch.autograd.grad(made, maps, given), torch.autograd.grad(wanted, exact, given.double())
+    torch.testing.assert_close(found[0].double(), reference[0], rtol=1e-5, atol=1e-5)
 
 
+@needs_compiler
 def test_enlarged_logits_of_bfloat16_are_float32_and_contiguous() -> None:
     maps = torch.randn(2, 3, 5, 7).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -223,15 +222,16 @@ def test_enlarged_logits_of_bfloat16_are_float32_and_contiguous() -> None:
     torch.testing.assert_close(made, interpolated(maps.float(), (40, 56)))
 
 
-def test_torchs_own_interpolation_is_left_only_for_gradients_of_few_rows_channels_last() -> None:
-    few, many = (torch.randn(1, 3, rows, 7).to(memory_format=torch.channels_last) for rows in (64, 65))
-    others = few, few.contiguous().requires_grad_(), many.requires_grad_()
-    for maps, recorded in [(maps, True) for maps in others] + [(few.clone().requires_grad_(), False)]:
+@needs_compiler
+def test_torchs_own_interpolation_is_left_only_for_gradients_channels_last() -> None:
+    maps = torch.randn(1, 3, 9, 7).to(memory_format=torch.channels_last)
+    trained = maps.clone().requires_grad_()
+    for given, recorded, left in (
+        (maps, True, False),
+        (maps.contiguous().requires_grad_(), True, False),
+        (trained, False, False),
+        (trained, True, True),
+    ):
         with torch.set_grad_enabled(recorded), Called() as ours:
-            enlarged(maps, (130, 14))
-        with torch.set_grad_enabled(recorded), Called() as theirs:
-            interpolated(maps.contiguous(), (130, 14))
-        assert ours.names == theirs.names
-    with Called() as ours:
-        enlarged(few.requires_grad_(), (130, 14))
-    assert not any("upsample_bilinear" in name for name in ours.names)
+            enlarged(given, (130, 14))
+        assert any("upsample_bilinear" in name for name in ours.names) != left

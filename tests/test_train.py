@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from roadseg import checkpoint, config, paths
+from roadseg import checkpoint, config, kernels, paths
 from roadseg.errors import UserError
 from roadseg.metrics import Scores
-from roadseg.stages import profile, score, train
+from roadseg.stages import profile, score, train, training
 from roadseg.stages.stage import stage
 from roadseg.stages.training import Course, Recipe
 from roadseg.tracking.null import NullRun
@@ -92,6 +92,16 @@ def test_a_training_repeated_is_the_same_with_any_number_of_workers(workspace: P
         written.append([(paths.TRAIN / file).read_bytes() for file in files])
         path.unlink()  # a name for all of them: how many draw crops changes no result
     assert written[0] == written[1] == written[2]
+
+
+def test_what_computes_is_part_of_a_trainings_name(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = prepared(sources=STREETS)
+    profile.run(given)
+    course = Course.open(given)
+    monkeypatch.setattr(kernels, "compiled", lambda: None)
+    by_torch = training.key(course, ["enet"])
+    monkeypatch.setattr(kernels, "compiled", lambda: "compiled")
+    assert training.key(course, ["enet"]) != by_torch
 
 
 def test_mixup_of_one_crop_is_refused(workspace: Path) -> None:

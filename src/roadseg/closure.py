@@ -51,13 +51,16 @@ def files(modules: Iterable[str]) -> list[Path]:
 def digest(modules: Iterable[str], *, imports: bool = True) -> str:
     """SHA-256 (hex) of what `modules` and, with `imports`, all that they import do.
 
-    Comments, docstrings and layout do not change it, nor does the package's own `__init__` (see `of_stage`).
+    Comments, docstrings and layout do not change it (of C++ they do), nor does the package's own `__init__` (see
+    `of_stage`).
     """
     named = {name for module in modules for name in (closure(module) if imports else [module])}
     total = hashlib.sha256()
     for module in sorted(named - PACKAGES.keys()):
         tree = _without_texts(_parsed(module))
         total.update(f"{module}\n{ast.dump(tree)}\n".encode())
+        for file in _compiled(module):
+            total.update(file.read_bytes())
     return total.hexdigest()
 
 
@@ -68,6 +71,12 @@ def path_of(module: str) -> Path | None:
         return None
     path = PACKAGES[package].joinpath(package, *rest)
     return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+
+
+def _compiled(module: str) -> list[Path]:
+    """The C++ of a package, beside its `__init__`."""
+    path = path_of(module)
+    return sorted(path.parent.glob("*.[ch]*")) if path and path.name == "__init__.py" else []
 
 
 @cache
@@ -135,7 +144,7 @@ def _is_text(node: ast.stmt) -> bool:
 
 def of_stage(name: str) -> list[Path]:
     """The code dependencies of a stage in dvc.yaml: the closure of roadseg.stages.NAME, or of pipelines.NAME where the
-    stage is a flow, and the folders of those packages that hold tables (YAML). Relative to the project's root.
+    stage is a flow, with the C++ of those packages and their folders of tables (YAML). Relative to the project's root.
 
     The packages' own `__init__` are left out: they hold the version and switches of the environment, and no result
     depends on them.
@@ -143,9 +152,10 @@ def of_stage(name: str) -> list[Path]:
     flow = f"pipelines.{name}"
     modules = closure(flow if path_of(flow) else f"roadseg.stages.{name}")
     code = files(module for module in modules if module not in PACKAGES)
+    compiled = [file.relative_to(SOURCE.parent) for module in modules for file in _compiled(module)]
     packages = [SOURCE.parent / path.parent for path in code if path.name == "__init__.py"]
     tables = {table.parent for package in packages for table in package.rglob("*.yaml")}
-    return sorted([*code, *(table.relative_to(SOURCE.parent) for table in tables)])
+    return sorted([*code, *compiled, *(table.relative_to(SOURCE.parent) for table in tables)])
 
 
 def rewritten(graph: str) -> str:

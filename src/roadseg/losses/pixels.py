@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from roadseg import kernels
 from roadseg.distributed import averaged
 
 IGNORE = 255
@@ -45,6 +46,9 @@ class Pixels:
     @cached_property
     def negative_log(self) -> Tensor:
         """-log p(true class), 0 where the target is ignored. BHW."""
+        if self.logits.dtype == torch.float32 and self.logits.is_contiguous() and kernels.usable(self.logits):
+            found: Tensor = kernels.CrossEntropy.apply(self.logits, self.target.contiguous(), IGNORE)
+            return found
         return functional.nll_loss(self.log_probability, self.target, ignore_index=IGNORE, reduction="none")
 
     def weighed(self, weights: Tensor | None) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, enlarge, initialise, resize
+from roadseg.nets.cpu_layers import BatchNorm2d
 from roadseg.nets.pooling import Pooled
 
 
@@ -73,7 +74,7 @@ class ContextEmbedding(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.average = Pooled(nn.Sequential(nn.BatchNorm2d(channels), ConvNorm(channels, channels)))
+        self.average = Pooled(nn.Sequential(BatchNorm2d(channels), ConvNorm(channels, channels)))
         # Nothing follows it in the paper. No bias: both readers norm what they make of it.
         self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 

@@ -9,10 +9,10 @@ from typing import Literal
 from torch import Size, Tensor, nn
 from torch.nn import functional
 
-from roadseg.nets.cpu_layers import BatchNorm2d, DepthwiseConv2d, enlarged
+from roadseg.nets.cpu_layers import BatchNorm2d, DepthwiseConv2d, Sequential, enlarged
 
 
-class ConvNorm(nn.Sequential):
+class ConvNorm(Sequential):
     """Convolution without bias, batch norm and, unless `activation` is None, an activation. "Same" padding for odd
     kernels, so that stride 2 halves a size upwards: ceil(n / 2)."""
 

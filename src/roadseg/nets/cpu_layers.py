@@ -18,47 +18,64 @@ Milliseconds, forwards and backwards, of a batch of 4 in bfloat16 on two threads
 | `enlarged` | its gradient has no vector instructions | from 11x45x60 to 11x360x480 | 25 | 11 |
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ROWS = 64
-"""Of maps that `enlarged` multiplies: each new pixel costs as many products as there are rows, and from 90 on torch's
-own loops are as fast."""
+from roadseg import kernels
 
 
 class PReLU(nn.PReLU):
     """x where it is positive, a slope times x elsewhere; BCHW. With one slope for all channels it is torch's always."""
 
     def forward(self, features: Tensor) -> Tensor:
-        if not _trains_on_cpu(self, features) or self.num_parameters != features.shape[1]:
+        if not _trains_on_cpu(self, features):
             return super().forward(features)
         if torch.is_autocast_enabled("cpu") and features.dtype != torch.float64:  # as autocast does with torch's
             features = features.to(torch.get_autocast_dtype("cpu"))
-        result: Tensor = _PReLU.apply(features, self.weight)
-        return result
+        if not _has_kernel(self, features, self.weight):
+            return super().forward(features)
+        made: Tensor = kernels.PReLU.apply(features, self.weight)
+        return made
 
 
-class _PReLU(torch.autograd.Function):
-    """Over rows of pixels, [B H, W C], with the slopes repeated for each pixel of a row: loops are W C long."""
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm, with the activation after it where `Sequential` has both."""
 
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, slope_C: Tensor) -> Tensor:
-        ctx.save_for_backward(features, slope_C)
-        slope = slope_C.to(features.dtype).repeat(features.shape[3])
-        return _pixels(functional.prelu(_rows(features), slope), features)
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        features, slope_C = ctx.saved_tensors
-        rows, gradient = _rows(features), _rows(gradients[0])
-        slope = slope_C.to(features.dtype).repeat(features.shape[3])
-        of_positive = torch.ops.aten.threshold_backward(gradient, rows, 0)  # the gradient where x > 0, else 0
-        of_features = _pixels(of_positive.lerp_(gradient, slope), features)
-        of_slope = rows.clamp_max(0).mul_(gradient).sum(dim=0)  # asked for float32, the sum would copy all to it first
-        return of_features, of_slope.view(features.shape[3], -1).sum(dim=0, dtype=slope_C.dtype)
+    def forward(self, input: Tensor, activation: nn.ReLU | PReLU | None = None) -> Tensor:
+        """Of BCHW."""
+        own = [self.weight, self.bias, *([activation.weight] if isinstance(activation, PReLU) else [])]
+        several = input.numel() > self.num_features  # positions: of one, torch raises that it has no variance
+        if not several or not _has_kernel(self, input, *own):
+            normed = super().forward(input)
+            return normed if activation is None else activation(normed)
+        slope = own[2] if own[2:] else torch.full_like(self.weight, 0 if activation else 1)
+        made: Tensor
+        made, mean, variance = kernels.Norm.apply(input, self.weight, self.bias, slope, self.eps)
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        with torch.no_grad():
+            count = input.numel() // self.num_features
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        return made
+
+
+class Sequential(nn.Sequential):
+    """torch's, but a `BatchNorm2d` is given the ReLU or PReLU after it, whose own hooks are not called."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of BCHW."""
+        layers = list(self)
+        while layers:
+            layer = layers.pop(0)
+            joins = isinstance(layer, BatchNorm2d) and layers and type(layers[0]) in (nn.ReLU, PReLU)
+            input = layer(input, layers.pop(0)) if joins else layer(input)
+        return input
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -103,16 +120,6 @@ class BiasedConvTranspose2d(nn.ConvTranspose2d):
         return _pixels(_rows(made) + self.bias.to(made.dtype).repeat(made.shape[3]), made)
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm; of fewer than 8 channels over maps that are laid out channel by channel."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Of BCHW."""
-        if self.num_features >= 8 or not _trains_on_cpu(self, input):
-            return super().forward(input)
-        return super().forward(input.contiguous()).contiguous(memory_format=torch.channels_last)
-
-
 class Dropout(nn.Dropout):
     """Dropout that draws 16 random bits for each feature, to which its probability is rounded."""
 
@@ -130,25 +137,22 @@ class Dropout(nn.Dropout):
 
 
 def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """`maps` BCHW bilinearly at `size` = (height, width), `align_corners=False`; contiguous.
-
-    For gradients, where there are few rows, by two matrix products with what torch's own interpolation weighs rows and
-    columns by, in float32 at least.
-    """
-    few = maps.shape[2] <= ROWS
-    if not (few and torch.is_grad_enabled() and maps.requires_grad and _on_cpu_channels_last(maps)):
+    """`maps` BCHW bilinearly at `size` = (height, width), `align_corners=False`; contiguous. In float32 where it trains
+    by a kernel."""
+    trains = torch.is_grad_enabled() and maps.requires_grad and _on_cpu_channels_last(maps)
+    if not trains or maps.dtype not in kernels.maps.NAMES or not kernels.usable(maps):
         return functional.interpolate(maps.contiguous(), size=size, mode="bilinear", align_corners=False)
-    with torch.autocast("cpu", enabled=False):
-        maps = maps.contiguous().to(torch.promote_types(maps.dtype, torch.float32))
-        rows, columns = (
-            functional.interpolate(torch.eye(old, dtype=maps.dtype)[None], size=new, mode="linear")[0]
-            for old, new in zip(maps.shape[2:], size, strict=True)
-        )
-        return rows.T @ (maps @ columns)
+    made: Tensor = kernels.Bilinear.apply(maps.float().contiguous(), size)
+    return made
 
 
 def _trains_on_cpu(layer: nn.Module, features: Tensor) -> bool:
     return layer.training and torch.is_grad_enabled() and _on_cpu_channels_last(features)
+
+
+def _has_kernel(layer: nn.Module, features: Tensor, *parameters: Tensor) -> bool:
+    """Whether a layer with these parameters of each channel trains here by a kernel of its own."""
+    return _trains_on_cpu(layer, features) and kernels.maps.fit(features, *parameters) and kernels.usable(features)
 
 
 def _on_cpu_channels_last(features: Tensor) -> bool:

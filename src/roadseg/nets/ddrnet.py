@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.functional import relu
 
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, enlarge, initialise, resize
+from roadseg.nets.cpu_layers import BatchNorm2d, Sequential
 
 
 class Residual(nn.Module):
@@ -52,18 +53,18 @@ def stage(inputs: int, channels: int, stride: int = 1, blocks: int = 2) -> nn.Se
     return nn.Sequential(*layers)
 
 
-class NormConv(nn.Sequential):
+class NormConv(Sequential):
     """Norm, ReLU, convolution: the pre-activated order of DAPPM and of the heads."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
         conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-        super().__init__(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), conv)
+        super().__init__(BatchNorm2d(inputs), nn.ReLU(inplace=True), conv)
 
 
 def head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Pre-activated 3x3 and 1x1 convolutions: BCHW -> BOHW."""
-    return nn.Sequential(
-        NormConv(inputs, hidden, 3), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 1)
+    return Sequential(
+        NormConv(inputs, hidden, 3), BatchNorm2d(hidden), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 1)
     )
 
 
@@ -91,7 +92,7 @@ class Pyramid(nn.Module):
     def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
         super().__init__()
         self.fine = NormConv(inputs, hidden)
-        self.norms = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)) for _ in range(LEVELS))
+        self.norms = nn.ModuleList(Sequential(BatchNorm2d(inputs), nn.ReLU(inplace=True)) for _ in range(LEVELS))
         self.projections = nn.ModuleList(nn.Conv2d(inputs, hidden, 1, bias=False) for _ in range(LEVELS))
         self.mixes = nn.ModuleList(NormConv(hidden, hidden, 3) for _ in range(LEVELS))
         self.fuse = NormConv((LEVELS + 1) * hidden, outputs)

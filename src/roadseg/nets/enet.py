@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roadseg.nets.blocks import ConvNorm, initialise
-from roadseg.nets.cpu_layers import BatchNorm2d, BiasedConvTranspose2d, PReLU
+from roadseg.nets.cpu_layers import BatchNorm2d, BiasedConvTranspose2d, PReLU, Sequential
 
 STRIDE = 8
 
@@ -55,7 +55,7 @@ class Bottleneck(nn.Module):
                 nn.Conv2d(hidden, hidden, (5, 1), padding=(2, 0), bias=False),
                 nn.Conv2d(hidden, hidden, (1, 5), padding=(0, 2), bias=False),
             ]
-        self.branch = nn.Sequential(
+        self.branch = Sequential(
             _reduced(channels, hidden),
             *middle,
             BatchNorm2d(hidden),
@@ -77,7 +77,7 @@ class Down(nn.Module):
         super().__init__()
         hidden = outputs // 4
         self.extra = outputs - inputs
-        self.branch = nn.Sequential(
+        self.branch = Sequential(
             nn.Conv2d(inputs, hidden, 2, stride=2, bias=False),
             BatchNorm2d(hidden),
             PReLU(hidden),
@@ -103,7 +103,7 @@ class Up(nn.Module):
         super().__init__()
         hidden = outputs // 4
         self.main = ConvNorm(inputs, outputs)
-        self.branch = nn.Sequential(
+        self.branch = Sequential(
             _reduced(inputs, hidden),
             nn.ConvTranspose2d(hidden, hidden, 3, stride=2, padding=1, output_padding=1, bias=False),
             BatchNorm2d(hidden),

@@ -14,13 +14,13 @@ from torch import Size, Tensor, nn
 
 from roadseg.nets.backbones import resnet
 from roadseg.nets.blocks import ConvNormReLU, initialise
-from roadseg.nets.cpu_layers import BiasedConvTranspose2d
+from roadseg.nets.cpu_layers import BatchNorm2d, BiasedConvTranspose2d, Sequential
 
 
 def _doubled(inputs: int, outputs: int) -> nn.Sequential:
     """The paper's full convolution: transposed 3x3, stride 2, with norm and ReLU. Doubles height and width."""
     conv = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    return Sequential(conv, BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 def _decoder(inputs: int, outputs: int, stride: int) -> nn.Sequential:

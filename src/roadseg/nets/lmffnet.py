@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roadseg.nets.blocks import ConvNorm, enlarge, initialise, resize
-from roadseg.nets.cpu_layers import PReLU
+from roadseg.nets.cpu_layers import BatchNorm2d, PReLU, Sequential
 
 DILATIONS4 = (2, 2, 2)
 DILATIONS8 = (4, 4, 8, 8, 16, 16, 32, 32)
@@ -57,11 +57,11 @@ def halved(image: Tensor) -> Tensor:
     return functional.avg_pool2d(image, 3, stride=2, padding=1, count_include_pad=False)
 
 
-class NormPReLU(nn.Sequential):
+class NormPReLU(Sequential):
     """Batch norm and PReLU, a slope a channel."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(nn.BatchNorm2d(channels), PReLU(channels))
+        super().__init__(BatchNorm2d(channels), PReLU(channels))
 
 
 class Bottleneck(nn.Module):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, enlarge, initialise, resize
+from roadseg.nets.cpu_layers import BatchNorm2d, Sequential
 from roadseg.nets.ddrnet import LEVELS, NormConv, Residual, averaged, head, stage
 
 
@@ -52,11 +53,11 @@ class Pyramid(nn.Module):
     def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
         super().__init__()
         self.fine = NormConv(inputs, hidden)
-        self.norms = nn.ModuleList(nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)) for _ in range(LEVELS))
+        self.norms = nn.ModuleList(Sequential(BatchNorm2d(inputs), nn.ReLU(inplace=True)) for _ in range(LEVELS))
         self.projections = nn.ModuleList(nn.Conv2d(inputs, hidden, 1, bias=False) for _ in range(LEVELS))
         width = LEVELS * hidden
-        self.mix = nn.Sequential(
-            nn.BatchNorm2d(width),
+        self.mix = Sequential(
+            BatchNorm2d(width),
             nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, padding=1, groups=LEVELS, bias=False),
         )

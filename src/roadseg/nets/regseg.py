@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.nn.functional import relu
 
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, enlarge, initialise, resize
+from roadseg.nets.cpu_layers import BatchNorm2d
 
 GROUP = 16
 """Channels a group of the 3x3 convolutions."""
@@ -55,7 +56,7 @@ class Dilated(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(width, width, 3, stride, dilation, dilation, width // GROUP, bias=False) for dilation in parts
         )
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = BatchNorm2d(channels)
 
     def forward(self, features: Tensor) -> Tensor:
         parts = features.chunk(len(self.convs), dim=1)

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from roadseg import paths
+from roadseg import kernels, paths
 from roadseg.config import Config
 from roadseg.deploy import device
 from roadseg.deploy.engines import ENGINES
@@ -77,10 +77,19 @@ def _machine(config: Config) -> Iterator[Finding]:
     yield Finding("machine", "memory", "good", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
     bf16 = "native" if native_bf16("cpu") else "emulated, so that training uses float32"
     yield Finding("machine", "bf16", "good" if bf16 == "native" else "note", bf16)
+    yield _asked("machine", "kernels", _kernels, wanted=False)
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     state: Literal["note", "bad"] = "bad" if config.target.device == "cuda" else "note"
     yield Finding("machine", "gpu", "good" if gpus else state, ", ".join(gpus) or "none that torch can use")
     yield Finding("machine", "device id", "good", device.device_id(config.target.device))
+
+
+def _kernels() -> tuple[bool, str]:
+    try:
+        kernels.build()
+    except OSError as error:
+        return False, f"training on this CPU is slower without a C++ compiler that CXX names, or c++: {one_line(error)}"
+    return True, "compiled for this CPU's training"
 
 
 def _engines(config: Config) -> Iterator[Finding]:

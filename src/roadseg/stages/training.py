@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from roadseg import closure, distributed, engine, losses, nets, paths, schedules
+from roadseg import closure, distributed, engine, kernels, losses, nets, paths, schedules
 from roadseg.config import CLASS_WEIGHTS, Config, Phase
 from roadseg.engine import Teacher, Training
 from roadseg.engine.precision import resolve
@@ -238,7 +238,9 @@ def key(course: Course, networks: Sequence[str], **protocol: Any) -> str:
     settings = config.train.model_dump(exclude=exclude)
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in profile]
     parts += [closure.digest([__name__]), *map(version, LIBRARIES), json.dumps(settings, sort_keys=True)]
-    parts += [course.device, str(resolve(config.train.precision, course.device)), *course.train.left_out]
+    in_kernels = course.device == "cpu" and kernels.compiled() is not None  # torch's own are rounded otherwise
+    parts += [course.device, str(resolve(config.train.precision, course.device)), str(in_kernels)]
+    parts += course.train.left_out
     parts += [json.dumps([config.data.weights.get(name, 1.0) for name in config.data.trained])]
     parts += [initial.digest(config.train.initial), teacher.digest(config.train.distil), initial.library(networks)]
     parts += [str(config.seed), json.dumps(protocol, sort_keys=True)]

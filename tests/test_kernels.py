@@ -1,0 +1,324 @@
+"""The C++ against torch's own computation in float64, in values and gradients, and what is done without a compiler."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from roadseg import kernels, losses
+from roadseg.kernels import library
+from roadseg.nets import cpu_layers
+
+needs_compiler = pytest.mark.skipif(not kernels.compiled(), reason="no C++ compiler")
+ACTIVATIONS = ["none", "relu", "prelu"]
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def random_maps(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape).to(dtype).to(memory_format=torch.channels_last)
+
+
+def near(found: Tensor, wanted: Tensor, share: float) -> None:
+    """Within `share` of the largest number."""
+    assert (found.double() - wanted).abs().max() <= share * wanted.abs().max() + 1e-12
+
+
+# Norms and activations. 300 channels are wider than a tile; 6 * 13 * 7 * 11 positions end in the middle of one.
+
+
+def normed(features: Tensor, weight: Tensor, bias: Tensor, slope: Tensor) -> Tensor:
+    """In float64."""
+    made = functional.batch_norm(features.double(), None, None, weight.double(), bias.double(), training=True)
+    return functional.prelu(made, slope.double())
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(6, 3, 13, 7), (6, 8, 13, 7), (2, 300, 5, 3), (4, 1, 40, 50), (2, 16, 3, 1)])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_are_torchs(shape: tuple[int, ...], activation: str, dtype: torch.dtype, threads: int) -> None:
+    torch.manual_seed(0)
+    features = (random_maps(*shape, dtype=dtype) * 3 + 1).requires_grad_()
+    weight, bias = torch.rand(shape[1]).add(0.5).requires_grad_(), torch.randn(shape[1], requires_grad=True)
+    slopes = {"none": torch.ones(shape[1]), "relu": torch.zeros(shape[1]), "prelu": torch.rand(shape[1]) * 2 - 0.5}
+    slope = slopes[activation].requires_grad_()
+    inputs = features, weight, bias, slope
+    made, mean, variance = kernels.Norm.apply(*inputs, 1e-5)
+    wanted = normed(*inputs)
+    digits = 2**-8 if dtype == torch.bfloat16 else 1e-6
+    assert made.dtype == dtype
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    near(made, wanted, digits)
+    near(mean, features.double().mean(dim=(0, 2, 3)), 1e-6)
+    near(variance, features.double().var(dim=(0, 2, 3), unbiased=False), 1e-6)
+    given = torch.randn(made.shape).to(dtype).to(memory_format=torch.channels_last)
+    found = torch.autograd.grad(made, inputs, given)
+    for one, other in zip(found, torch.autograd.grad(wanted, inputs, given.double()), strict=True):
+        near(one, other.double(), 2 * digits if one is found[0] and dtype == torch.bfloat16 else 1e-5)
+
+
+@needs_compiler
+def test_a_mean_far_from_zero_costs_no_digits() -> None:
+    features = random_maps(4, 8, 90, 120) + 1000.0
+    made, _, variance = kernels.Norm.apply(features, torch.ones(8), torch.zeros(8), torch.ones(8), 1e-5)
+    near(variance, features.double().var(dim=(0, 2, 3), unbiased=False), 1e-6)
+    near(made, normed(features, torch.ones(8), torch.zeros(8), torch.ones(8)), 1e-4)  # float32 has that of 1000
+
+
+@needs_compiler
+def test_a_sum_over_a_million_positions_loses_nothing(threads: int) -> None:
+    features = torch.rand(4, 2, 500, 520).to(memory_format=torch.channels_last).requires_grad_()
+    weight, bias, slope = torch.ones(2), torch.zeros(2, requires_grad=True), torch.ones(2)
+    made, mean, _ = kernels.Norm.apply(features, weight, bias, slope, 1e-5)
+    near(mean, features.double().mean(dim=(0, 2, 3)), 1e-7)
+    made.backward(torch.full_like(made, 1.0))
+    assert bias.grad is not None
+    assert bias.grad.tolist() == [1_040_000.0, 1_040_000.0]
+
+
+@needs_compiler
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_no_number_stays_none(broken: float, dtype: torch.dtype) -> None:
+    features = random_maps(2, 5, 7, 9, dtype=dtype)
+    features[1, 2, 3, 4] = broken
+    ones = torch.ones(5)
+    made = kernels.Norm.apply(features, ones, ones, ones, 1e-5)[0]
+    assert not made[:, 2].isfinite().any()
+    assert made[:, [0, 1, 3, 4]].isfinite().all()
+    assert kernels.PReLU.apply(features, ones)[1, 2, 3, 4].isfinite().logical_not()
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(6, 3, 13, 7), (2, 300, 5, 3), (4, 16, 45, 60)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_prelu_is_torchs_to_the_last_bit(shape: tuple[int, ...], dtype: torch.dtype, threads: int) -> None:
+    torch.manual_seed(0)
+    features, slope = random_maps(*shape, dtype=dtype).requires_grad_(), torch.randn(shape[1], requires_grad=True)
+    with torch.no_grad():
+        features[0, 0, 0, :3] = 0  # where the gradient is the slope
+    made = kernels.PReLU.apply(features, slope)
+    wanted = functional.prelu(features.float(), slope)
+    assert made.equal(wanted.to(dtype)), "rounded to the nearest, as torch does"
+    given = torch.randn(made.shape).to(dtype).to(memory_format=torch.channels_last)
+    found = torch.autograd.grad(made, (features, slope), given)
+    exact = torch.autograd.grad(functional.prelu(features.double(), slope.double()), (features, slope), given.double())
+    assert found[0].equal(torch.autograd.grad(wanted, features, given.float())[0])
+    near(found[1], exact[1].double(), 1e-6)
+
+
+@needs_compiler
+def test_a_gradient_of_another_layout_is_read_rightly() -> None:
+    features = random_maps(2, 6, 11, 13).requires_grad_()
+    given = torch.randn(2, 6, 11, 13)
+    parameters = [torch.rand(6) for _ in range(3)]
+    for made in (kernels.Norm.apply(features, *parameters, 1e-5)[0], kernels.PReLU.apply(features, parameters[0])):
+        one, other = (
+            torch.autograd.grad(made, features, layout, retain_graph=True)[0]
+            for layout in (given, given.to(memory_format=torch.channels_last))
+        )
+        assert one.equal(other)
+
+
+@needs_compiler
+def test_the_same_twice(threads: int) -> None:
+    features = random_maps(4, 24, 45, 60, dtype=torch.bfloat16).requires_grad_()
+    runs = []
+    for _ in range(2):
+        parameters = [torch.linspace(0.1, 1, 24, requires_grad=True) for _ in range(3)]
+        made = kernels.Norm.apply(features, *parameters, 1e-5)[0]
+        runs.append([made, *torch.autograd.grad(made, (features, *parameters), made)])
+    assert all(one.equal(other) for one, other in zip(*runs))
+
+
+@needs_compiler
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_layers_that_are_joined_are_the_layers(activation: str) -> None:
+    torch.manual_seed(0)
+    chosen = {"none": [], "relu": [nn.ReLU(inplace=True)], "prelu": [cpu_layers.PReLU(6)]}[activation]
+    theirs = [nn.ReLU() if isinstance(one, nn.ReLU) else nn.PReLU(6) for one in chosen]
+    ours = cpu_layers.Sequential(nn.Conv2d(3, 6, 1), cpu_layers.BatchNorm2d(6), *chosen)
+    reference = nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), *theirs)
+    reference.load_state_dict(ours.state_dict())
+    for _ in range(2):  # the running statistics go on from their own
+        features = random_maps(2, 3, 11, 13)
+        torch.testing.assert_close(ours(features), reference(features))
+    for one, other in zip(ours.state_dict().values(), reference.state_dict().values()):
+        torch.testing.assert_close(one, other)
+    ours.eval(), reference.eval()
+    torch.testing.assert_close(ours(features), reference(features))
+
+
+@needs_compiler
+def test_an_activation_that_stands_twice_is_applied_twice() -> None:
+    relu = nn.ReLU()
+    conv = nn.Conv2d(6, 6, 1)
+    ours = cpu_layers.Sequential(cpu_layers.BatchNorm2d(6), relu, conv, relu)
+    features = random_maps(2, 6, 11, 13)
+    torch.testing.assert_close(ours(features), conv(nn.BatchNorm2d(6)(features).relu()).relu())
+
+
+def test_a_norm_of_one_position_is_refused_as_torch_does() -> None:
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        cpu_layers.BatchNorm2d(6)(random_maps(1, 6, 1, 1))
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_another_type_are_left_to_torch(dtype: torch.dtype) -> None:
+    layer, reference = cpu_layers.BatchNorm2d(6).to(dtype), nn.BatchNorm2d(6).to(dtype)
+    features = random_maps(2, 6, 11, 13, dtype=dtype)
+    assert layer(features).equal(reference(features))
+
+
+# Cross-entropy
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return functional.nll_loss(logits.log_softmax(dim=1), target, ignore_index=losses.IGNORE, reduction="none")
+
+
+@needs_compiler
+@pytest.mark.parametrize("classes", [1, 2, 11, 66])
+@pytest.mark.parametrize("size", [(1, 1), (7, 13), (45, 61)])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 60.0, 3000.0])
+def test_cross_entropy_is_torchs(classes: int, size: tuple[int, int], spread: float, threads: int) -> None:
+    torch.manual_seed(0)
+    logits = (torch.randn(3, classes, *size) * spread).requires_grad_()
+    target = torch.randint(0, classes, (3, *size))
+    target[torch.rand(target.shape) < 0.2] = losses.IGNORE
+    found = kernels.CrossEntropy.apply(logits, target, losses.IGNORE)
+    exact = logits.detach().double().requires_grad_()
+    wanted = cross_entropy(exact, target)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-6)
+    assert not found[target == losses.IGNORE].any()
+    given = torch.randn(found.shape)
+    (gradient,) = torch.autograd.grad(found, logits, given)
+    torch.testing.assert_close(
+        gradient.double(), torch.autograd.grad(wanted, exact, given.double())[0], rtol=1e-4, atol=3e-6
+    )
+    assert not gradient.movedim(1, 3)[target == losses.IGNORE].any()
+
+
+@needs_compiler
+def test_the_sum_of_a_pixels_gradient_is_zero() -> None:
+    logits, target = torch.randn(2, 19, 30, 40, requires_grad=True), torch.randint(0, 19, (2, 30, 40))
+    (found,) = torch.autograd.grad(kernels.CrossEntropy.apply(logits, target, losses.IGNORE).sum(), logits)
+    assert found.sum(dim=1).abs().max() < 1e-6
+
+
+@needs_compiler
+def test_logits_that_are_no_numbers_make_a_loss_that_is_none() -> None:
+    for broken in (float("nan"), float("inf")):
+        logits = torch.randn(1, 5, 4, 6)
+        logits[0, 3, 2, 2] = broken
+        found = kernels.CrossEntropy.apply(logits, torch.zeros(1, 4, 6, dtype=torch.int64), losses.IGNORE)
+        assert found.isfinite().sum() == 23
+        assert not found[0, 2, 2].isfinite()
+
+
+@needs_compiler
+@pytest.mark.parametrize("wrong", [-1, 5, 254, 256, 2**40])
+def test_a_target_that_is_no_class_is_an_error(wrong: int) -> None:
+    target = torch.zeros(1, 4, 6, dtype=torch.int64)
+    target[0, 1, 1] = wrong
+    with pytest.raises(IndexError, match="5 classes nor 255"):
+        kernels.CrossEntropy.apply(torch.randn(1, 5, 4, 6), target, losses.IGNORE)
+    with pytest.raises(IndexError):  # by way of the losses, as torch's own
+        losses.build("cross_entropy")(torch.randn(1, 5, 4, 6), target)
+
+
+@needs_compiler
+@pytest.mark.parametrize("target", [torch.zeros(1, 4, 5).long(), torch.zeros(2, 4, 6).long(), torch.zeros(1, 4, 6)])
+def test_a_target_of_another_shape_or_type_is_refused(target: Tensor) -> None:
+    with pytest.raises(ValueError, match="target"):
+        kernels.CrossEntropy.apply(torch.randn(1, 5, 4, 6), target, losses.IGNORE)
+
+
+# Gradients of gradients, which nothing here has
+
+
+@needs_compiler
+def test_a_second_derivative_is_refused() -> None:
+    logits = torch.randn(1, 5, 4, 6, requires_grad=True)
+    made = kernels.CrossEntropy.apply(logits, torch.zeros(1, 4, 6, dtype=torch.int64), losses.IGNORE)
+    weight = torch.rand(1, 4, 6, requires_grad=True)
+    (gradient,) = torch.autograd.grad((weight * made).sum(), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+# The compiler
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The kernels' sources in a folder of their own, not compiled yet."""
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    for file in library.FOLDER.glob("*.*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(library, "FOLDER", folder)
+    monkeypatch.setattr(library, "compiled", library.compiled.__wrapped__)
+    return folder
+
+
+@needs_compiler
+def test_what_is_compiled_is_kept_until_its_source_changes(uncompiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: called.append(command) or run(command, **how))
+    assert library.compiled()
+    assert library.compiled()
+    assert len(called) == 1
+    (kept,) = (uncompiled / "__pycache__").iterdir()  # and nothing half done beside it
+    assert kept.suffix == ".so"
+    (uncompiled / "maps.h").write_text("// another\n" + (uncompiled / "maps.h").read_text())
+    assert library.compiled()
+    assert len(called) == 2
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_torch_does_the_work(
+    compiler: str, uncompiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    assert library.compiled() is None
+    assert not list((uncompiled / "__pycache__").glob("*"))
+    features = random_maps(2, 6, 11, 13).requires_grad_()
+    assert not kernels.usable(features)
+    layer = cpu_layers.Sequential(cpu_layers.BatchNorm2d(6), cpu_layers.PReLU(6))
+    reference = nn.Sequential(nn.BatchNorm2d(6), nn.PReLU(6))
+    assert layer(features).equal(reference(features))
+    wanted = functional.interpolate(features, size=(20, 30), mode="bilinear", align_corners=False)
+    assert cpu_layers.enlarged(features, (20, 30)).equal(wanted)
+    target = torch.randint(0, 6, (2, 11, 13))
+    torch.testing.assert_close(
+        losses.build("cross_entropy")(features, target), functional.cross_entropy(features, target)
+    )
+
+
+@needs_compiler
+def test_a_trace_sees_torchs_own_operations() -> None:
+    seen: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    layer = cpu_layers.Sequential(cpu_layers.BatchNorm2d(6), nn.ReLU())
+    features = random_maps(2, 6, 11, 13)
+    traced = torch.compile(layer, backend=backend, fullgraph=True)(features)
+    assert any("batch_norm" in name for name in seen)
+    torch.testing.assert_close(traced, layer(features))
