@@ -1,5 +1,8 @@
 """The C++ against torch's own computation in float64, in values and gradients, and what is done without a compiler."""
 
+import ctypes
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from roadseg import kernels, losses
 from roadseg.kernels import library
 from roadseg.nets import cpu_layers
 
-needs_compiler = pytest.mark.skipif(not kernels.compiled(), reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
 ACTIVATIONS = ["none", "relu", "prelu"]
 
 
@@ -54,33 +58,44 @@ def test_norms_are_torchs(shape: tuple[int, ...], activation: str, dtype: torch.
     slopes = {"none": torch.ones(shape[1]), "relu": torch.zeros(shape[1]), "prelu": torch.rand(shape[1]) * 2 - 0.5}
     slope = slopes[activation].requires_grad_()
     inputs = features, weight, bias, slope
-    made, mean, variance = kernels.Norm.apply(*inputs, 1e-5)
+    running = torch.full((shape[1],), 5.0), torch.full((shape[1],), 7.0)
+    made = kernels.Norm.apply(*inputs, *running, 0.25, 1e-5)
     wanted = normed(*inputs)
     digits = 2**-8 if dtype == torch.bfloat16 else 1e-6
     assert made.dtype == dtype
     assert made.is_contiguous(memory_format=torch.channels_last)
     near(made, wanted, digits)
-    near(mean, features.double().mean(dim=(0, 2, 3)), 1e-6)
-    near(variance, features.double().var(dim=(0, 2, 3), unbiased=False), 1e-6)
+    near(running[0], 0.75 * 5 + 0.25 * features.double().mean(dim=(0, 2, 3)), 1e-6)
+    near(running[1], 0.75 * 7 + 0.25 * features.double().var(dim=(0, 2, 3)), 1e-6)
     given = torch.randn(made.shape).to(dtype).to(memory_format=torch.channels_last)
     found = torch.autograd.grad(made, inputs, given)
     for one, other in zip(found, torch.autograd.grad(wanted, inputs, given.double()), strict=True):
         near(one, other.double(), 2 * digits if one is found[0] and dtype == torch.bfloat16 else 1e-5)
 
 
+def variance(features: Tensor) -> Tensor:
+    """By the kernel."""
+    channels = features.shape[1]
+    found, ones, zeros = torch.zeros(channels), torch.ones(channels), torch.zeros(channels)
+    kernels.Norm.apply(features, ones, zeros, ones, zeros.clone(), found, 1.0, 1e-5)
+    return found
+
+
 @needs_compiler
-def test_a_mean_far_from_zero_costs_no_digits() -> None:
-    features = random_maps(4, 8, 90, 120) + 1000.0
-    made, _, variance = kernels.Norm.apply(features, torch.ones(8), torch.zeros(8), torch.ones(8), 1e-5)
-    near(variance, features.double().var(dim=(0, 2, 3), unbiased=False), 1e-6)
-    near(made, normed(features, torch.ones(8), torch.zeros(8), torch.ones(8)), 1e-4)  # float32 has that of 1000
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+@pytest.mark.parametrize("first", [0.0, 300.0, 10_000.0])
+def test_neither_a_far_mean_nor_a_far_pixel_costs_a_variance_its_digits(mean: float, first: float) -> None:
+    features = random_maps(4, 8, 90, 120) + mean
+    features[0, :, 0, 0] += first
+    near(variance(features), features.double().var(dim=(0, 2, 3)), 1e-5)
 
 
 @needs_compiler
 def test_a_sum_over_a_million_positions_loses_nothing(threads: int) -> None:
     features = torch.rand(4, 2, 500, 520).to(memory_format=torch.channels_last).requires_grad_()
     weight, bias, slope = torch.ones(2), torch.zeros(2, requires_grad=True), torch.ones(2)
-    made, mean, _ = kernels.Norm.apply(features, weight, bias, slope, 1e-5)
+    mean = torch.zeros(2)
+    made = kernels.Norm.apply(features, weight, bias, slope, mean, torch.zeros(2), 1.0, 1e-5)
     near(mean, features.double().mean(dim=(0, 2, 3)), 1e-7)
     made.backward(torch.full_like(made, 1.0))
     assert bias.grad is not None
@@ -93,8 +108,9 @@ def test_a_sum_over_a_million_positions_loses_nothing(threads: int) -> None:
 def test_what_is_no_number_stays_none(broken: float, dtype: torch.dtype) -> None:
     features = random_maps(2, 5, 7, 9, dtype=dtype)
     features[1, 2, 3, 4] = broken
-    ones = torch.ones(5)
-    made = kernels.Norm.apply(features, ones, ones, ones, 1e-5)[0]
+    ones, running = torch.ones(5), [torch.zeros(5), torch.ones(5)]
+    made = kernels.Norm.apply(features, ones, ones, ones, *running, 0.1, 1e-5)
+    assert [one.isfinite().tolist() for one in running] == [[True, True, False, True, True]] * 2
     assert not made[:, 2].isfinite().any()
     assert made[:, [0, 1, 3, 4]].isfinite().all()
     assert kernels.PReLU.apply(features, ones)[1, 2, 3, 4].isfinite().logical_not()
@@ -122,8 +138,8 @@ def test_prelu_is_torchs_to_the_last_bit(shape: tuple[int, ...], dtype: torch.dt
 def test_a_gradient_of_another_layout_is_read_rightly() -> None:
     features = random_maps(2, 6, 11, 13).requires_grad_()
     given = torch.randn(2, 6, 11, 13)
-    parameters = [torch.rand(6) for _ in range(3)]
-    for made in (kernels.Norm.apply(features, *parameters, 1e-5)[0], kernels.PReLU.apply(features, parameters[0])):
+    parameters = [torch.rand(6) for _ in range(5)]
+    for made in (kernels.Norm.apply(features, *parameters, 0.1, 1e-5), kernels.PReLU.apply(features, parameters[0])):
         one, other = (
             torch.autograd.grad(made, features, layout, retain_graph=True)[0]
             for layout in (given, given.to(memory_format=torch.channels_last))
@@ -137,7 +153,7 @@ def test_the_same_twice(threads: int) -> None:
     runs = []
     for _ in range(2):
         parameters = [torch.linspace(0.1, 1, 24, requires_grad=True) for _ in range(3)]
-        made = kernels.Norm.apply(features, *parameters, 1e-5)[0]
+        made = kernels.Norm.apply(features, *parameters, torch.zeros(24), torch.ones(24), 0.1, 1e-5)
         runs.append([made, *torch.autograd.grad(made, (features, *parameters), made)])
     assert all(one.equal(other) for one, other in zip(*runs))
 
@@ -153,7 +169,15 @@ def test_layers_that_are_joined_are_the_layers(activation: str) -> None:
     reference.load_state_dict(ours.state_dict())
     for _ in range(2):  # the running statistics go on from their own
         features = random_maps(2, 3, 11, 13)
-        torch.testing.assert_close(ours(features), reference(features))
+        made, wanted = ours(features), reference(features)
+        torch.testing.assert_close(made, wanted)
+        assert "Norm" in type(made.grad_fn).__name__, "the last layer is part of the norm's kernel"
+        given = torch.randn_like(made)
+        for one, other in zip(
+            torch.autograd.grad(made, [*ours.parameters()], given),
+            torch.autograd.grad(wanted, [*reference.parameters()], given),
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     for one, other in zip(ours.state_dict().values(), reference.state_dict().values()):
         torch.testing.assert_close(one, other)
     ours.eval(), reference.eval()
@@ -180,6 +204,22 @@ def test_weights_of_another_type_are_left_to_torch(dtype: torch.dtype) -> None:
     layer, reference = cpu_layers.BatchNorm2d(6).to(dtype), nn.BatchNorm2d(6).to(dtype)
     features = random_maps(2, 6, 11, 13, dtype=dtype)
     assert layer(features).equal(reference(features))
+
+
+@needs_compiler
+def test_parameters_that_do_not_fit() -> None:
+    features = random_maps(2, 6, 11, 13)
+    assert kernels.maps.fit(features, torch.rand(6))
+    for other in (
+        torch.rand(5),
+        torch.rand(1),
+        torch.rand(6, 2)[:, 0],
+        torch.rand(1).expand(6),
+        torch.rand(6).double(),
+    ):
+        assert not kernels.maps.fit(features, other)
+    for layout in (features.contiguous(), features[:, :, :, ::2], features.double()):
+        assert not kernels.maps.fit(layout)
 
 
 # Cross-entropy
@@ -242,8 +282,19 @@ def test_a_target_that_is_no_class_is_an_error(wrong: int) -> None:
 @needs_compiler
 @pytest.mark.parametrize("target", [torch.zeros(1, 4, 5).long(), torch.zeros(2, 4, 6).long(), torch.zeros(1, 4, 6)])
 def test_a_target_of_another_shape_or_type_is_refused(target: Tensor) -> None:
-    with pytest.raises(ValueError, match="target"):
+    with pytest.raises(ValueError, match="must be float32 BCHW"):
         kernels.CrossEntropy.apply(torch.randn(1, 5, 4, 6), target, losses.IGNORE)
+
+
+@needs_compiler
+def test_cross_entropy_does_not_ask_what_torchs_default_type_is() -> None:
+    logits, target = torch.randn(1, 5, 40, 60), torch.randint(0, 5, (1, 40, 60))
+    wanted = kernels.CrossEntropy.apply(logits, target, losses.IGNORE)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert kernels.CrossEntropy.apply(logits, target, losses.IGNORE).equal(wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 # Gradients of gradients, which nothing here has
@@ -284,12 +335,23 @@ def test_what_is_compiled_is_kept_until_its_source_changes(uncompiled: Path, mon
     assert len(called) == 1
     (kept,) = (uncompiled / "__pycache__").iterdir()  # and nothing half done beside it
     assert kept.suffix == ".so"
+    load, broken = ctypes.CDLL, [kept]
+
+    def cut_short(path: str) -> ctypes.CDLL:
+        if broken:
+            raise OSError(f"{broken.pop()}: file too short")
+        return load(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ctypes, "CDLL", cut_short)
+        assert library.compiled()
+    assert len(called) == 2
     (uncompiled / "maps.h").write_text("// another\n" + (uncompiled / "maps.h").read_text())
     assert library.compiled()
-    assert len(called) == 2
+    assert len(called) == 3
 
 
-@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "env false"])
 def test_without_a_compiler_torch_does_the_work(
     compiler: str, uncompiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +369,25 @@ def test_without_a_compiler_torch_does_the_work(
     torch.testing.assert_close(
         losses.build("cross_entropy")(features, target), functional.cross_entropy(features, target)
     )
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiler", ["", "env c++ -O1"])
+def test_a_compiler_may_have_arguments(compiler: str, uncompiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    assert library.compiled()
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*jit.trace:DeprecationWarning")
+def test_tensors_without_memory_are_left_to_torch() -> None:
+    layer = cpu_layers.Sequential(cpu_layers.BatchNorm2d(6), cpu_layers.PReLU(6))
+    features = random_maps(2, 6, 11, 13)
+    with FakeTensorMode() as mode:
+        made = cpu_layers.Sequential(cpu_layers.BatchNorm2d(6), cpu_layers.PReLU(6))(mode.from_tensor(features))
+    assert made.shape == features.shape
+    traced = torch.jit.trace(layer, features, check_trace=False)
+    assert "batch_norm" in str(traced.inlined_graph)
 
 
 @needs_compiler

@@ -51,8 +51,7 @@ def files(modules: Iterable[str]) -> list[Path]:
 def digest(modules: Iterable[str], *, imports: bool = True) -> str:
     """SHA-256 (hex) of what `modules` and, with `imports`, all that they import do.
 
-    Comments, docstrings and layout do not change it (of C++ they do), nor does the package's own `__init__` (see
-    `of_stage`).
+    Comments, docstrings and layout do not change it, nor does the package's own `__init__` (see `of_stage`).
     """
     named = {name for module in modules for name in (closure(module) if imports else [module])}
     total = hashlib.sha256()
@@ -60,7 +59,7 @@ def digest(modules: Iterable[str], *, imports: bool = True) -> str:
         tree = _without_texts(_parsed(module))
         total.update(f"{module}\n{ast.dump(tree)}\n".encode())
         for file in _compiled(module):
-            total.update(file.read_bytes())
+            total.update(re.sub(r"//.*|\s+", " ", file.read_text(encoding="utf-8")).encode())
     return total.hexdigest()
 
 
@@ -76,7 +75,9 @@ def path_of(module: str) -> Path | None:
 def _compiled(module: str) -> list[Path]:
     """The C++ of a package, beside its `__init__`."""
     path = path_of(module)
-    return sorted(path.parent.glob("*.[ch]*")) if path and path.name == "__init__.py" else []
+    if not path or path.name != "__init__.py":
+        return []
+    return sorted([*path.parent.glob("*.cpp"), *path.parent.glob("*.h")])
 
 
 @cache
@@ -152,7 +153,9 @@ def of_stage(name: str) -> list[Path]:
     flow = f"pipelines.{name}"
     modules = closure(flow if path_of(flow) else f"roadseg.stages.{name}")
     code = files(module for module in modules if module not in PACKAGES)
-    compiled = [file.relative_to(SOURCE.parent) for module in modules for file in _compiled(module)]
+    compiled = [
+        file.relative_to(SOURCE.parent) for module in {*modules} - PACKAGES.keys() for file in _compiled(module)
+    ]
     packages = [SOURCE.parent / path.parent for path in code if path.name == "__init__.py"]
     tables = {table.parent for package in packages for table in package.rglob("*.yaml")}
     return sorted([*code, *compiled, *(table.relative_to(SOURCE.parent) for table in tables)])

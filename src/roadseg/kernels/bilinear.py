@@ -10,7 +10,7 @@ from roadseg.kernels.library import run
 
 
 class Bilinear(torch.autograd.Function):
-    """`maps`, float32 BCHW and contiguous, at `size` = (height, width), `align_corners=False`."""
+    """`maps`, float32 BCHW of a pixel at least and contiguous, at `size` = (height, width), `align_corners=False`."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, size: tuple[int, int]) -> Tensor:

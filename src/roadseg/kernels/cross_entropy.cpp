@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <omp.h>
+#include <cstring>
 
 namespace {
 
@@ -12,12 +12,14 @@ constexpr long TILE = 512; // pixels, whose logits stay in the cache while the c
 
 // Of a number that is not positive, to 2e-7 of it: 2^n times Taylor's series around 0.
 inline float exponential(float x) {
-    x = x < -87 ? -87 : x;                                         // below, 2^n is no normal number
-    const float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; // x / ln 2, rounded: 1.5 * 2^23 has no fraction
-    const float r = x - n * 0.693359375f + n * 2.12194440e-4f;     // x - n ln 2, which has two parts
-    float sum = 1.0f / 720;
+    const float least = x > -87 ? x : -87;                             // below, 2^n is no normal number; NaN is no number
+    const float n = (least * 1.44269504f + 12582912.0f) - 12582912.0f; // x / ln 2, rounded: 1.5 * 2^23 has no fraction
+    const float r = (x < -87 ? -87 : x) - n * 0.693359375f + n * 2.12194440e-4f; // x - n ln 2, in two parts
+    float sum = 1.0f / 720, power;
     for (const float term : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) sum = sum * r + term;
-    return sum * __builtin_bit_cast(float, (int32_t(n) + 127) << 23);
+    const uint32_t bits = uint32_t(int32_t(n) + 127) << 23;
+    std::memcpy(&power, &bits, sizeof power);
+    return sum * power;
 }
 
 // work(image, first, count) for each tile.

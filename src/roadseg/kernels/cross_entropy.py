@@ -13,15 +13,18 @@ class CrossEntropy(torch.autograd.Function):
     """-log p(true class), 0 where the target is `ignore`. float32 BHW.
 
     logits: float32 BCHW, contiguous; target: int64 BHW, contiguous. Raises IndexError where a target is neither a class
-    nor `ignore`.
+    nor `ignore`, ValueError for tensors that are not these.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, ignore: int) -> Tensor:
-        if target.dtype != torch.int64 or target.shape != (len(logits), *logits.shape[2:]):
-            raise ValueError(f"`target` must be int64 BHW of the logits: {target.dtype}, {tuple(target.shape)}")
-        largest, total, of_true = (torch.empty(target.shape) for _ in range(3))
-        wrong = torch.zeros((), dtype=torch.int64)
+        if logits.dtype != torch.float32 or target.dtype != torch.int64 or target.shape != logits[:, 0].shape:
+            given = logits.dtype, tuple(logits.shape), target.dtype, tuple(target.shape)
+            raise ValueError("logits must be float32 BCHW, the target int64 BHW: {} {}, {} {}".format(*given))
+        if not (logits.is_contiguous() and target.is_contiguous()):
+            raise ValueError("`logits` and `target` must be contiguous")
+        largest, total, of_true = (logits.new_empty(target.shape) for _ in range(3))
+        wrong = target.new_zeros(())
         run("cross_entropy_sums", *_sizes(logits), ignore, logits, target, largest, total, of_true, wrong)
         if wrong:
             raise IndexError(f"a target is neither one of {logits.shape[1]} classes nor {ignore}")

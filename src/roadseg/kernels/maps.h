@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <omp.h>
 #include <vector>
 
@@ -12,12 +13,18 @@ using Floats = std::vector<float>;
 
 inline float value(float stored) { return stored; }
 
-inline float value(Bfloat16 stored) { return __builtin_bit_cast(float, uint32_t(stored) << 16); }
+inline float value(Bfloat16 stored) {
+    const uint32_t bits = uint32_t(stored) << 16;
+    float all;
+    std::memcpy(&all, &bits, sizeof all);
+    return all;
+}
 
 inline void store(float &to, float value) { to = value; }
 
 inline void store(Bfloat16 &to, float value) { // the nearest, of two the even one
-    const auto bits = __builtin_bit_cast(uint32_t, value);
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
     to = Bfloat16(value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
@@ -42,13 +49,13 @@ struct Map {
             const long first = tiles * thread / team, end = tiles * (thread + 1) / team;
             for (long i = first; i < end; i++) {
                 work(thread, i * tile, std::min(tile, total - i * tile));
-                if (i + 1 == end || (i + 1 - first) % 512 == 0) (sums.flush(thread), ...);
+                if (i + 1 == end || (i + 1 - first) % 128 == 0) (sums.flush(thread), ...);
             }
         }
     }
 };
 
-// N sums of each channel, in float over 512 tiles and in double over all: in float the millionth pixel hardly counts.
+// N sums of each channel, in float over 128 tiles and in double over all: in float the millionth pixel hardly counts.
 template <int N> class Sums {
     const Map &map;
     std::vector<Floats> short_; // of each thread, N tiles

@@ -52,13 +52,17 @@ void apply_gradient(long count, const T *x, const T *of_y, const float *scale, c
     }
 }
 
-// x -> y; mean and variance are the batch's.
+// x -> y; mean and (biased) variance are the batch's, towards which the running ones move by a share `momentum`.
 template <typename T>
 void norm(long pixels, long channels, long threads, const T *x, const float *weight, const float *bias,
-          const float *slope, float epsilon, T *y, float *mean, float *variance) {
+          const float *slope, float epsilon, float momentum, float *running_mean, float *running_variance, T *y,
+          float *mean, float *variance) {
     const Map map{pixels, channels, threads};
     Floats scale(channels), shift(channels);
-    for (long c = 0; c < channels; c++) mean[c] = value(x[c]); // squares far from the mean would cost digits
+    const long samples = std::min(pixels, 64L); // about the mean: squares far from it would cost digits
+    std::fill_n(mean, channels, 0.0f);
+    for (long i = 0; i < samples; i++)
+        for (long c = 0; c < channels; c++) mean[c] += value(x[i * pixels / samples * channels + c]) / samples;
     const Floats nearby = map.tiled(mean);
     Sums<2> sums(map);
     map.each([&](long thread, long at, long count) {
@@ -67,7 +71,9 @@ void norm(long pixels, long channels, long threads, const T *x, const float *wei
     for (long c = 0; c < channels; c++) {
         const double off = sums.of(0, c) / pixels;
         mean[c] = float(mean[c] + off);
-        variance[c] = float(std::max(0.0, sums.of(1, c) / pixels - off * off));
+        variance[c] = float(std::max(sums.of(1, c) / pixels - off * off, 0.0)); // in this order NaN stays
+        running_mean[c] += momentum * (mean[c] - running_mean[c]);
+        running_variance[c] += momentum * (variance[c] * (float(pixels) / (pixels - 1)) - running_variance[c]);
         scale[c] = weight[c] / std::sqrt(variance[c] + epsilon);
         shift[c] = bias[c] - mean[c] * scale[c];
     }

@@ -43,39 +43,44 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm, with the activation after it where `Sequential` has both."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels)
+        super().__init__(channels)  # with what the kernel needs: weights, running statistics and a momentum
 
     def forward(self, input: Tensor, activation: nn.ReLU | PReLU | None = None) -> Tensor:
         """Of BCHW."""
-        own = [self.weight, self.bias, *([activation.weight] if isinstance(activation, PReLU) else [])]
-        several = input.numel() > self.num_features  # positions: of one, torch raises that it has no variance
-        if not several or not _has_kernel(self, input, *own):
+        assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
+        running = self.running_mean, self.running_var
+        several = input.numel() > self.num_features  # pixels: of one, torch raises that it has no variance
+        if not several or not _has_kernel(self, input, self.weight, self.bias, *running):
             normed = super().forward(input)
             return normed if activation is None else activation(normed)
-        slope = own[2] if own[2:] else torch.full_like(self.weight, 0 if activation else 1)
-        made: Tensor
-        made, mean, variance = kernels.Norm.apply(input, self.weight, self.bias, slope, self.eps)
-        assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
-        with torch.no_grad():
-            count = input.numel() // self.num_features
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        self.num_batches_tracked += 1
+        slope = torch.full_like(self.weight, 1 if activation is None else 0)
+        if isinstance(activation, PReLU):
+            slope = activation.weight
+        made: Tensor = kernels.Norm.apply(input, self.weight, self.bias, slope, *running, self.momentum, self.eps)
         return made
 
 
 class Sequential(nn.Sequential):
-    """torch's, but a `BatchNorm2d` is given the ReLU or PReLU after it, whose own hooks are not called."""
+    """torch's, but a `BatchNorm2d` is given the ReLU or PReLU after it.
+
+    Where a kernel joins them, the activation's hooks are not called and the norm's are called with what comes of both,
+    and a PReLU of float32 features stays float32 under autocast.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """Of BCHW."""
         layers = list(self)
         while layers:
             layer = layers.pop(0)
-            joins = isinstance(layer, BatchNorm2d) and layers and type(layers[0]) in (nn.ReLU, PReLU)
-            input = layer(input, layers.pop(0)) if joins else layer(input)
+            joined = isinstance(layer, BatchNorm2d) and layers and _joins(layer, layers[0])
+            input = layer(input, layers.pop(0)) if joined else layer(input)
         return input
+
+
+def _joins(norm: BatchNorm2d, activation: nn.Module) -> bool:
+    of_each_channel = isinstance(activation, PReLU) and activation.num_parameters == norm.num_features
+    return of_each_channel or type(activation) is nn.ReLU
 
 
 class DepthwiseConv2d(nn.Conv2d):

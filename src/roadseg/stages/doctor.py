@@ -1,7 +1,7 @@
 """What this machine has for the line: hardware, engines and their precisions, versions, servers, data, disk.
 
-Reads params.yaml, constraints.txt and the machine; writes nothing but a table. Something missing is a finding, with
-what to do about it, never a failure.
+Reads params.yaml, constraints.txt and the machine; writes nothing but a table, and compiles the kernels. Something
+missing is a finding, with what to do about it, never a failure.
 """
 
 import importlib.metadata
@@ -88,7 +88,7 @@ def _kernels() -> tuple[bool, str]:
     try:
         kernels.build()
     except OSError as error:
-        return False, f"training on this CPU is slower without a C++ compiler that CXX names, or c++: {one_line(error)}"
+        return False, f"training on this CPU is slower, since CXX, else c++, could not compile them: {one_line(error)}"
     return True, "compiled for this CPU's training"
 
 
