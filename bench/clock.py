@@ -4,8 +4,8 @@
 
 PARAMS is a whole params.yaml, of which the first network, loss and crop and the middle of the learning rates are taken.
 Fetch, remap and profile come before the clock starts; decoding, training and validations are on it. The test split is
-read once, after it: each scene with one view, as a deployed model would, and with `VIEWS`. Leaves curves.csv, curves.png
-and clock.json in .state/bench/clock/; a killed run starts anew.
+read once, after it: each scene with one view, as a deployed model would, and with `VIEWS`. Leaves curves.csv,
+curves.png and clock.json in .state/bench/clock/; a killed run starts anew.
 """
 
 import argparse
