@@ -4,7 +4,7 @@
 
 PARAMS is a whole params.yaml, of which the first network, loss and crop and the middle of the learning rates are taken.
 Fetch, remap and profile come before the clock starts; decoding, training and validations are on it. The test split is
-read once, after it: each scene with one view, as a deployed model would, and with `VIEWS`. Leaves curves.csv,
+scored after it, at one time: each scene with one view, as a deployed model would, and with `VIEWS`. Leaves curves.csv,
 curves.png and clock.json in .state/bench/clock/; a killed run starts anew.
 """
 
@@ -15,26 +15,13 @@ from pathlib import Path
 import torch
 
 from bench import course
-from roadseg import config, engine, figures, paths
+from roadseg import engine, figures, paths
 from roadseg.deploy import device
 from roadseg.engine import Views
-from roadseg.metrics import scores
-from roadseg.scenes import index, sources
-from roadseg.scenes.pack import pack
+from roadseg.scenes import sources
 
 VIEWS = Views(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)
 """Those of most published scores with several views (Chen 2017, section 4.1)."""
-
-
-def with_views(given: config.Config, net: torch.nn.Module, split: str) -> float:
-    """mIoU at the labels' own resolution."""
-    scenes, classes = (
-        pack(index.labelled(given, split), long_side=given.train.long_side),
-        sources.space_of(given).classes,
-    )
-    shown, device = f"{split}, views", engine.default_device()
-    matrices = engine.evaluate(net, scenes, classes=len(classes), device=device, progress=shown, views=VIEWS)
-    return scores(matrices.sum(axis=0)).miou
 
 
 def main() -> None:
@@ -48,7 +35,7 @@ def main() -> None:
         given = course.prepare(text)
         made = course.trained(given)
         classes = sources.space_of(given).classes
-        of_views = {split: with_views(given, made.net, split) for split in made.scores}
+        of_views = {split: course.scored(given, made.net, split, VIEWS).miou for split in made.scores}
     made.curve.to_csv(out / "curves.csv", index=False)
     figures.curves(made.curve).savefig(out / "curves.png")
     result = {

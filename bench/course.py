@@ -12,8 +12,9 @@ import pandas as pd
 from torch import nn
 
 from roadseg import checkpoint, config, engine
+from roadseg.engine import Views
 from roadseg.metrics import Scores, scores
-from roadseg.scenes import index
+from roadseg.scenes import index, sources
 from roadseg.scenes.pack import pack
 from roadseg.stages import fetch, profile, remap, train
 from roadseg.stages.training import Course, Recipe
@@ -70,10 +71,14 @@ def trained(given: config.Config) -> Trained:
     net.load_state_dict(weights)
     net.to(course.device)
     path.unlink()  # the next one asked for is trained, not found
-    found = {}
-    for split in ("val", "test"):
-        scenes = pack(index.labelled(given, split), long_side=given.train.long_side)
-        matrices = engine.evaluate(net, scenes, classes=len(course.space.classes), device=course.device, progress=split)
-        found[split] = scores(matrices.sum(axis=0))
+    found = {split: scored(given, net, split) for split in ("val", "test")}
     steps = saved["training"]["step"]
     return Trained(recipe, net, pd.DataFrame(saved["curve"]), steps, seconds, found)
+
+
+def scored(given: config.Config, net: nn.Module, split: str, views: Views | None = None) -> Scores:
+    """The network's scores on a split, at the labels' own resolution; each scene with one view where none are given."""
+    scenes = pack(index.labelled(given, split), long_side=given.train.long_side)
+    classes, device = len(sources.space_of(given).classes), next(net.parameters()).device
+    matrices = engine.evaluate(net, scenes, classes=classes, device=device, progress=split, views=views or Views())
+    return scores(matrices.sum(axis=0))

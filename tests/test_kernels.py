@@ -1,8 +1,6 @@
 """The C++ against torch's own computation in float64, in values and gradients, and what is done without a compiler."""
 
 import ctypes
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +13,10 @@ from torch.nn import functional
 
 from roadseg import kernels, losses
 from roadseg.kernels import library
+from roadseg.losses.pixels import Pixels
 from roadseg.nets import cpu_layers
+from tests.compiler import needs_compiler
 
-needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
 ACTIVATIONS = ["none", "relu", "prelu"]
 
 
@@ -171,7 +170,7 @@ def test_layers_that_are_joined_are_the_layers(activation: str) -> None:
         features = random_maps(2, 3, 11, 13)
         made, wanted = ours(features), reference(features)
         torch.testing.assert_close(made, wanted)
-        assert "Norm" in type(made.grad_fn).__name__, "the last layer is part of the norm's kernel"
+        assert type(made.grad_fn).__name__ == "NormBackward", "the last layer is part of the norm's kernel"
         given = torch.randn_like(made)
         for one, other in zip(
             torch.autograd.grad(made, [*ours.parameters()], given),
@@ -204,6 +203,8 @@ def test_weights_of_another_type_are_left_to_torch(dtype: torch.dtype) -> None:
     layer, reference = cpu_layers.BatchNorm2d(6).to(dtype), nn.BatchNorm2d(6).to(dtype)
     features = random_maps(2, 6, 11, 13, dtype=dtype)
     assert layer(features).equal(reference(features))
+    joined = cpu_layers.Sequential(cpu_layers.BatchNorm2d(6), cpu_layers.PReLU(6).to(dtype))
+    assert "Norm" not in type(joined(random_maps(2, 6, 11, 13).requires_grad_()).grad_fn).__name__
 
 
 @needs_compiler
@@ -249,6 +250,15 @@ def test_cross_entropy_is_torchs(classes: int, size: tuple[int, int], spread: fl
         gradient.double(), torch.autograd.grad(wanted, exact, given.double())[0], rtol=1e-4, atol=3e-6
     )
     assert not gradient.movedim(1, 3)[target == losses.IGNORE].any()
+
+
+@needs_compiler
+def test_the_losses_take_it() -> None:
+    logits, target = torch.randn(1, 5, 40, 60, requires_grad=True), torch.randint(0, 5, (1, 40, 60))
+    by_kernel, by_torch = Pixels(logits, target), Pixels(logits.to(memory_format=torch.channels_last), target)
+    assert type(by_kernel.negative_log.grad_fn).__name__ == "CrossEntropyBackward"
+    assert type(by_torch.negative_log.grad_fn).__name__ != "CrossEntropyBackward"
+    torch.testing.assert_close(by_kernel.negative_log, by_torch.negative_log)
 
 
 @needs_compiler
@@ -351,7 +361,7 @@ def test_what_is_compiled_is_kept_until_its_source_changes(uncompiled: Path, mon
     assert len(called) == 3
 
 
-@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "env false"])
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "env false", "'c++"])
 def test_without_a_compiler_torch_does_the_work(
     compiler: str, uncompiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

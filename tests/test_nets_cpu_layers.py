@@ -1,8 +1,6 @@
 """Layers that compute otherwise while they train on a CPU: torch's own are the reference, in values and gradients."""
 
 import copy
-import os
-import shutil
 from typing import Any
 
 import pytest
@@ -19,9 +17,7 @@ from roadseg.nets.cpu_layers import (
     PReLU,
     enlarged,
 )
-
-COMPILER = shutil.which(os.environ.get("CXX", "c++"))
-needs_compiler = pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+from tests.compiler import COMPILER, needs_compiler
 
 
 def depthwise(outputs: int, kernel: int, stride: int, dilation: int) -> tuple[nn.Module, nn.Module]:
@@ -95,13 +91,16 @@ def test_torchs_own_computation_is_left_only_in_training(pair: tuple[nn.Module, 
 
 
 @pytest.mark.parametrize("size", [(12, 16), (11, 13)])
-def test_values_and_gradients_are_torchs(pair: tuple[nn.Module, nn.Module], size: tuple[int, int]) -> None:
-    reference, layer = (one.double() for one in pair)
-    features = torch.randn(2, 6, *size, dtype=torch.float64).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])  # kernels: float32 alone
+def test_values_and_gradients_are_torchs(
+    pair: tuple[nn.Module, nn.Module], size: tuple[int, int], dtype: torch.dtype, digits: float
+) -> None:
+    reference, layer = (one.to(dtype) for one in pair)
+    features = torch.randn(2, 6, *size, dtype=dtype).to(memory_format=torch.channels_last)
     features[0, 0, 0, :3] = 0  # where a PReLU's gradient is the slope
     wanted, found = gradients(reference, features), gradients(layer, features)
     for one, other in zip(wanted, found, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(other, one, rtol=digits, atol=digits)
 
 
 @pytest.mark.parametrize("given", [torch.bfloat16, torch.float32])

@@ -12,9 +12,9 @@ constexpr long TILE = 512; // pixels, whose logits stay in the cache while the c
 
 // Of a number that is not positive, to 2e-7 of it: 2^n times Taylor's series around 0.
 inline float exponential(float x) {
-    const float least = x > -87 ? x : -87;                             // below, 2^n is no normal number; NaN is no number
-    const float n = (least * 1.44269504f + 12582912.0f) - 12582912.0f; // x / ln 2, rounded: 1.5 * 2^23 has no fraction
-    const float r = (x < -87 ? -87 : x) - n * 0.693359375f + n * 2.12194440e-4f; // x - n ln 2, in two parts
+    const float number = x > -87 ? x : -87; // below, 2^n would be no normal number; nor has NaN an n
+    const float n = (number * 1.44269504f + 12582912.0f) - 12582912.0f; // x / ln 2, rounded: 1.5 * 2^23 has no fraction
+    const float r = (x < -87 ? -87 : x) - n * 0.693359375f + n * 2.12194440e-4f; // x - n ln 2, in two parts; NaN stays
     float sum = 1.0f / 720, power;
     for (const float term : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) sum = sum * r + term;
     const uint32_t bits = uint32_t(int32_t(n) + 127) << 23;

@@ -1,7 +1,7 @@
 """The kernels' C++, compiled for the very machine when they are first asked for, and called.
 
 It takes about two seconds, by the compiler that CXX names, else `c++`. The result is kept beside Python's own compiled
-files, where it stays when sources, compiler or machine change: others may share the folder.
+files, one for each set of sources, command and processor; old ones stay, since other machines may share the folder.
 """
 
 import ctypes
@@ -49,7 +49,9 @@ PASSED: dict[type, Callable[..., object]] = {
 
 @functools.cache
 def _function(name: str) -> Callable[..., None]:
-    address = ctypes.c_void_p.in_dll(build(), name).value  # what C++ exports is a pointer to it
+    library = compiled()
+    assert library
+    address = ctypes.c_void_p.in_dll(library, name).value  # what C++ exports is a pointer to it
     assert address
     return ctypes.CFUNCTYPE(None)(address)
 
@@ -68,7 +70,10 @@ def build() -> ctypes.CDLL:
 
     Raises OSError where there is no compiler, where it refuses, or where the package's folder cannot be written to.
     """
-    compiler = shlex.split(os.environ.get("CXX") or "c++")
+    try:
+        compiler = shlex.split(os.environ.get("CXX") or "c++")
+    except ValueError as error:
+        raise OSError(f"CXX={os.environ['CXX']}: {error}") from None
     sources = sorted([*FOLDER.glob("*.cpp"), *FOLDER.glob("*.h")])
     texts = [*compiler, *FLAGS, _machine(), *(file.read_text(encoding="utf-8") for file in sources)]
     key = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]

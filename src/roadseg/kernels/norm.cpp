@@ -83,7 +83,7 @@ void norm(long pixels, long channels, long threads, const T *x, const float *wei
     });
 }
 
-// y' -> x' and those of weight, bias and slope. With g the gradient before the activation and n the normed x,
+// y' -> x' and those of weight, bias and slope. With g the gradient before the activation and n = (x - mean) / deviation,
 // weight' = sum(g n), bias' = sum(g), x' = weight / deviation * (g - bias' / pixels - n weight' / pixels).
 template <typename T>
 void norm_gradient(long pixels, long channels, long threads, const T *x, const T *of_y, const float *weight,

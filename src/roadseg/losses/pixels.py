@@ -46,7 +46,8 @@ class Pixels:
     @cached_property
     def negative_log(self) -> Tensor:
         """-log p(true class), 0 where the target is ignored. BHW."""
-        if self.logits.dtype == torch.float32 and self.logits.is_contiguous() and kernels.usable(self.logits):
+        fit = self.logits.dtype == torch.float32 and self.logits.is_contiguous()
+        if fit and kernels.usable(self.logits, self.target):
             found: Tensor = kernels.CrossEntropy.apply(self.logits, self.target.contiguous(), IGNORE)
             return found
         return functional.nll_loss(self.log_probability, self.target, ignore_index=IGNORE, reduction="none")

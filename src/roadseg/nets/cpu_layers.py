@@ -1,21 +1,19 @@
 """Layers whose gradients torch computes slowly on a CPU, channels last: in training they compute the same otherwise.
 
 Each is torch's layer with torch's weights and names, and torch's own computation wherever it does not train, or not on
-a CPU, or not channels last, so that what is exported, timed and deployed does not know of this file. An infinite
-feature may become no number where torch leaves it infinite; training goes back from both.
+a CPU, or not channels last, so that what is exported, timed and deployed does not know of this file. `PReLU`,
+`BatchNorm2d` and `enlarged` are torch's also where `roadseg.kernels` cannot be compiled, or not for their type. An
+infinite feature may become no number where torch leaves it infinite; training goes back from both.
 
 Milliseconds, forwards and backwards, of a batch of 4 in bfloat16 on two threads of an AMD EPYC, family 26
 (AVX512-BF16), torch 2.13.0:
 
 | layer | why torch's is slow | CxHxW | torch's | here |
 |---|---|---|---|---|
-| `PReLU` | its loops are as short as there are channels | 64x90x120 | 9.0 | 1.8 |
-| `BatchNorm2d` of few channels | two threads take longer than one | 4x180x240 | 5.9 | 2.4 |
 | `Dropout` | it draws serially, 32 bits a feature | 128x45x60 | 7.0 | 1.8 |
 | `DepthwiseConv2d`, stride 2 | bfloat16 has a reference loop alone; float32 is used | 384x45x60 | 15 | 3.1 |
 | `DepthwiseConv2d`, dilation 4 | no fast gradient; space to batch, then undilated | 128x45x60 | 13 | 3.2 |
 | `BiasedConvTranspose2d` | its bias is added and summed in short loops | from 16x180x240 to 11x360x480 | 19 | 8 |
-| `enlarged` | its gradient has no vector instructions | from 11x45x60 to 11x360x480 | 25 | 11 |
 """
 
 import torch
@@ -49,14 +47,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         """Of BCHW."""
         assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
         running = self.running_mean, self.running_var
+        slopes = [activation.weight] if isinstance(activation, PReLU) else []
         several = input.numel() > self.num_features  # pixels: of one, torch raises that it has no variance
-        if not several or not _has_kernel(self, input, self.weight, self.bias, *running):
+        if not several or not _has_kernel(self, input, self.weight, self.bias, *running, *slopes):
             normed = super().forward(input)
             return normed if activation is None else activation(normed)
         self.num_batches_tracked += 1
-        slope = torch.full_like(self.weight, 1 if activation is None else 0)
-        if isinstance(activation, PReLU):
-            slope = activation.weight
+        slope = slopes[0] if slopes else torch.full_like(self.weight, 1 if activation is None else 0)
         made: Tensor = kernels.Norm.apply(input, self.weight, self.bias, slope, *running, self.momentum, self.eps)
         return made
 
@@ -64,8 +61,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 class Sequential(nn.Sequential):
     """torch's, but a `BatchNorm2d` is given the ReLU or PReLU after it.
 
-    Where a kernel joins them, the activation's hooks are not called and the norm's are called with what comes of both,
-    and a PReLU of float32 features stays float32 under autocast.
+    The norm's hooks are called with what comes of both. Where a kernel joins them, the activation's are not called, and
+    a PReLU of float32 features stays float32 under autocast.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -73,14 +70,9 @@ class Sequential(nn.Sequential):
         layers = list(self)
         while layers:
             layer = layers.pop(0)
-            joined = isinstance(layer, BatchNorm2d) and layers and _joins(layer, layers[0])
+            joined = isinstance(layer, BatchNorm2d) and layers and type(layers[0]) in (nn.ReLU, PReLU)
             input = layer(input, layers.pop(0)) if joined else layer(input)
         return input
-
-
-def _joins(norm: BatchNorm2d, activation: nn.Module) -> bool:
-    of_each_channel = isinstance(activation, PReLU) and activation.num_parameters == norm.num_features
-    return of_each_channel or type(activation) is nn.ReLU
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -157,7 +149,8 @@ def _trains_on_cpu(layer: nn.Module, features: Tensor) -> bool:
 
 def _has_kernel(layer: nn.Module, features: Tensor, *parameters: Tensor) -> bool:
     """Whether a layer with these parameters of each channel trains here by a kernel of its own."""
-    return _trains_on_cpu(layer, features) and kernels.maps.fit(features, *parameters) and kernels.usable(features)
+    fit = _trains_on_cpu(layer, features) and kernels.maps.fit(features, *parameters)
+    return fit and kernels.usable(features, *parameters)
 
 
 def _on_cpu_channels_last(features: Tensor) -> bool:
