@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import Function
 from torch.nn import functional
 
 from roadseg import kernels, losses
@@ -279,22 +280,37 @@ def test_logits_that_are_no_numbers_make_a_loss_that_is_none() -> None:
         assert not found[0, 2, 2].isfinite()
 
 
+OF_LOGITS = pytest.mark.parametrize("kernel", [kernels.CrossEntropy, kernels.Regions])
+
+
 @needs_compiler
+@OF_LOGITS
 @pytest.mark.parametrize("wrong", [-1, 5, 254, 256, 2**40])
-def test_a_target_that_is_no_class_is_an_error(wrong: int) -> None:
+def test_a_target_that_is_no_class_is_an_error(kernel: type[Function], wrong: int) -> None:
     target = torch.zeros(1, 4, 6, dtype=torch.int64)
     target[0, 1, 1] = wrong
     with pytest.raises(IndexError, match="5 classes nor 255"):
-        kernels.CrossEntropy.apply(torch.randn(1, 5, 4, 6), target, losses.IGNORE)
+        kernel.apply(torch.randn(1, 5, 4, 6), target, losses.IGNORE)
     with pytest.raises(IndexError):  # by way of the losses, as torch's own
         losses.build("cross_entropy")(torch.randn(1, 5, 4, 6), target)
 
 
 @needs_compiler
+@OF_LOGITS
 @pytest.mark.parametrize("target", [torch.zeros(1, 4, 5).long(), torch.zeros(2, 4, 6).long(), torch.zeros(1, 4, 6)])
-def test_a_target_of_another_shape_or_type_is_refused(target: Tensor) -> None:
+def test_a_target_of_another_shape_or_type_is_refused(kernel: type[Function], target: Tensor) -> None:
     with pytest.raises(ValueError, match="must be float32 BCHW"):
-        kernels.CrossEntropy.apply(torch.randn(1, 5, 4, 6), target, losses.IGNORE)
+        kernel.apply(torch.randn(1, 5, 4, 6), target, losses.IGNORE)
+
+
+@needs_compiler
+@OF_LOGITS
+def test_logits_of_another_layout_are_refused(kernel: type[Function]) -> None:
+    logits, target = torch.randn(1, 5, 4, 6), torch.zeros(1, 4, 6, dtype=torch.int64)
+    with pytest.raises(ValueError, match="contiguous"):
+        kernel.apply(logits.to(memory_format=torch.channels_last), target, losses.IGNORE)
+    with pytest.raises(ValueError, match="contiguous"):
+        kernel.apply(logits, torch.zeros(1, 6, 4, dtype=torch.int64).mT, losses.IGNORE)
 
 
 @needs_compiler
@@ -308,14 +324,91 @@ def test_cross_entropy_does_not_ask_what_torchs_default_type_is() -> None:
         torch.set_default_dtype(torch.float32)
 
 
+# Sums over each class's region
+
+
+def regions(logits: Tensor, target: Tensor) -> Tensor:
+    labelled = target != losses.IGNORE
+    probabilities = logits.softmax(dim=1).movedim(1, 3)[labelled]
+    truth = functional.one_hot(target[labelled], logits.shape[1]).to(logits.dtype)
+    return torch.stack([(probabilities * truth).sum(dim=0), probabilities.sum(dim=0), truth.sum(dim=0)])
+
+
+@needs_compiler
+@pytest.mark.parametrize("classes", [1, 2, 11, 66])
+@pytest.mark.parametrize("size", [(1, 1), (7, 13), (45, 61)])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 60.0, 3000.0])
+def test_regions_are_torchs(classes: int, size: tuple[int, int], spread: float, threads: int) -> None:
+    torch.manual_seed(0)
+    logits = (torch.randn(3, classes, *size) * spread).requires_grad_()
+    target = torch.randint(0, classes, (3, *size))
+    target[torch.rand(target.shape) < 0.2] = losses.IGNORE
+    found = kernels.Regions.apply(logits, target, losses.IGNORE)
+    exact = logits.detach().double().requires_grad_()
+    wanted = regions(exact, target)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-6)
+    given = torch.randn(found.shape)
+    (gradient,) = torch.autograd.grad(found, logits, given)
+    (of_exact,) = torch.autograd.grad(wanted, exact, given.double())
+    torch.testing.assert_close(gradient.double(), of_exact, rtol=1e-4, atol=3e-6)
+    assert not gradient.movedim(1, 3)[target == losses.IGNORE].any()
+
+
+@needs_compiler
+def test_regions_are_the_same_by_any_number_of_threads() -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(3, 11, 90, 61, requires_grad=True), torch.randint(0, 11, (3, 90, 61))
+    given, before, found = torch.randn(3, 11), torch.get_num_threads(), []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        sums = kernels.Regions.apply(logits, target, losses.IGNORE)
+        found.append((sums, *torch.autograd.grad(sums, logits, given)))
+    torch.set_num_threads(before)
+    assert all(one.equal(other) for again in found[1:] for one, other in zip(found[0], again))
+
+
+@needs_compiler
+def test_a_region_of_millions_of_pixels_loses_none() -> None:
+    """In float32 a sum of ones ends at 16,777,216."""
+    target = torch.zeros(5, 2000, 2000, dtype=torch.int64)
+    target[0, 0, 0] = 1
+    sums = kernels.Regions.apply(torch.zeros(5, 2, 2000, 2000), target, losses.IGNORE)
+    wanted = torch.tensor([[19_999_999 / 2, 0.5], [1e7, 1e7], [19_999_999, 1]])
+    assert sums.equal(wanted.float())
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["soft_dice", "jaccard"])
+def test_losses_of_regions_take_them(name: str) -> None:
+    logits, target = torch.randn(2, 5, 40, 60, requires_grad=True), torch.randint(0, 5, (2, 40, 60))
+    target[:, :9] = losses.IGNORE
+    loss, by_torch = losses.build(name), logits.detach().to(memory_format=torch.channels_last).requires_grad_()
+    values = [loss(given, target) for given in (logits, by_torch)]
+    assert [calls(value, "RegionsBackward") for value in values] == [True, False]
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*(torch.autograd.grad(v, g)[0] for v, g in zip(values, (logits, by_torch))))
+
+
+def calls(value: Tensor, name: str) -> bool:
+    """Whether a backward function of that name led to it."""
+    left = [value.grad_fn]
+    while left:
+        if node := left.pop():
+            if type(node).__name__ == name:
+                return True
+            left.extend(before for before, _ in node.next_functions)
+    return False
+
+
 # Gradients of gradients, which nothing here has
 
 
 @needs_compiler
-def test_a_second_derivative_is_refused() -> None:
+@OF_LOGITS
+def test_a_second_derivative_is_refused(kernel: type[Function]) -> None:
     logits = torch.randn(1, 5, 4, 6, requires_grad=True)
-    made = kernels.CrossEntropy.apply(logits, torch.zeros(1, 4, 6, dtype=torch.int64), losses.IGNORE)
-    weight = torch.rand(1, 4, 6, requires_grad=True)
+    made = kernel.apply(logits, torch.zeros(1, 4, 6, dtype=torch.int64), losses.IGNORE)
+    weight = torch.rand(made.shape, requires_grad=True)
     (gradient,) = torch.autograd.grad((weight * made).sum(), logits, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()

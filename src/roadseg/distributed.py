@@ -4,7 +4,7 @@ Each process sees an equal part of every batch. Their gradients are averaged (to
 over the batch go over all of them, and so every process holds the same network, takes the same decisions, and ends
 where one process with the whole batch would have ended, but for dropout, mixup (which pairs the crops of one process),
 OHEM's least share and Lovász's order (of one process's pixels), and rounding, whose last digits the training of a deep
-network in float32 magnifies.
+network from random weights magnifies in float32.
 """
 
 import os

@@ -13,14 +13,16 @@ Milliseconds, forwards and backwards, of a batch of 4 on two threads of an AMD E
 | `Norm` with a ReLU, bfloat16 | 4x180x240 | 4.6 | 0.4 |
 | `PReLU`, bfloat16 | 64x90x120 | 8.9 | 0.6 |
 | `CrossEntropy` | 11x360x480 | 11.4 | 5.8 |
+| `Regions` | 11x360x480 | 30 | 7 |
 | `Bilinear` | from 11x45x60 to 11x360x480 | 15.5 | 2.5 |
 """
 
-from roadseg.kernels import maps
+from roadseg.kernels import logits, maps
 from roadseg.kernels.bilinear import Bilinear
 from roadseg.kernels.cross_entropy import CrossEntropy
 from roadseg.kernels.library import build, compiled, usable
 from roadseg.kernels.norm import Norm
 from roadseg.kernels.prelu import PReLU
+from roadseg.kernels.regions import Regions
 
-__all__ = ["Bilinear", "CrossEntropy", "Norm", "PReLU", "build", "compiled", "maps", "usable"]
+__all__ = ["Bilinear", "CrossEntropy", "Norm", "PReLU", "Regions", "build", "compiled", "logits", "maps", "usable"]

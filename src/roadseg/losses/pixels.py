@@ -23,6 +23,10 @@ class Pixels:
         self.logits = logits.float()
         self.target = _at(target, logits.shape[-2:])
 
+    @property
+    def fit_kernels(self) -> bool:
+        return kernels.logits.fit(self.logits) and kernels.usable(self.logits, self.target)
+
     @cached_property
     def labelled(self) -> Tensor:
         """bool BHW."""
@@ -46,8 +50,7 @@ class Pixels:
     @cached_property
     def negative_log(self) -> Tensor:
         """-log p(true class), 0 where the target is ignored. BHW."""
-        fit = self.logits.dtype == torch.float32 and self.logits.is_contiguous()
-        if fit and kernels.usable(self.logits, self.target):
+        if self.fit_kernels:
             found: Tensor = kernels.CrossEntropy.apply(self.logits, self.target.contiguous(), IGNORE)
             return found
         return functional.nll_loss(self.log_probability, self.target, ignore_index=IGNORE, reduction="none")

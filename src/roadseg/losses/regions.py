@@ -8,8 +8,9 @@ of all of them; Lovász, which sorts, takes each process's pixels for themselves
 import torch
 from torch import Tensor
 
+from roadseg import kernels
 from roadseg.distributed import total
-from roadseg.losses.pixels import Loss, Pixels, cross_entropy
+from roadseg.losses.pixels import IGNORE, Loss, Pixels, cross_entropy
 
 
 def soft_dice() -> Loss:
@@ -59,6 +60,10 @@ def dice() -> Loss:
 
 def _sums(pixels: Pixels) -> tuple[Tensor, Tensor, Tensor]:
     """Of each class, over the labelled pixels of all processes: sum(p y), sum(p), sum(y). float32 [C]."""
+    if pixels.fit_kernels:
+        sums_3C: Tensor = kernels.Regions.apply(pixels.logits, pixels.target.contiguous(), IGNORE)
+        overlap_C, said_C, true_C = total(sums_3C)
+        return overlap_C, said_C, true_C
     classes, truth_BHW = pixels.logits.shape[1], pixels.truth
     probability_BCHW = pixels.probability * pixels.labelled[:, None]
     right_BHW = probability_BCHW.gather(1, truth_BHW[:, None])[:, 0]  # 0 where the target is ignored

@@ -1,0 +1,33 @@
+"""What kernels that go over logits take: logits float32 BCHW, and their target int64 BHW, both contiguous."""
+
+import torch
+from torch import Tensor
+
+from roadseg.kernels.library import run
+
+
+def fit(logits: Tensor) -> bool:
+    """Whether such kernels take these logits."""
+    return logits.dtype == torch.float32 and logits.is_contiguous()
+
+
+def run_over(name: str, logits: Tensor, target: Tensor, ignore: int, *made: Tensor) -> None:
+    """Calls a kernel that reads logits and target and writes into `made`.
+
+    Raises IndexError where a target is neither a class nor `ignore`, ValueError for tensors that are not these.
+    """
+    if logits.dtype != torch.float32 or target.dtype != torch.int64 or target.shape != logits[:, 0].shape:
+        given = logits.dtype, tuple(logits.shape), target.dtype, tuple(target.shape)
+        raise ValueError("logits must be float32 BCHW, the target int64 BHW: {} {}, {} {}".format(*given))
+    if not (logits.is_contiguous() and target.is_contiguous()):
+        raise ValueError("`logits` and `target` must be contiguous")
+    wrong = target.new_zeros(())
+    run(name, *sizes(logits), ignore, logits, target, *made, wrong)
+    if wrong:
+        raise IndexError(f"a target is neither one of {logits.shape[1]} classes nor {ignore}")
+
+
+def sizes(logits: Tensor) -> tuple[int, int, int, int]:
+    """Images, classes, pixels of an image, and threads to take."""
+    images, classes, height, width = logits.shape
+    return images, classes, height * width, torch.get_num_threads()
