@@ -11,7 +11,10 @@ from roadseg.kernels.logits import run_over, sizes
 
 
 class CrossEntropy(torch.autograd.Function):
-    """-log p(true class), 0 where the target is `ignore`. float32 BHW. Takes and raises what `logits.run_over` does."""
+    """-log p(true class), 0 where the target is `ignore`. float32 BHW.
+
+    logits: float32 BCHW, contiguous; target: int64 BHW, contiguous. Raises what `logits.run_over` does.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, ignore: int) -> Tensor:

@@ -1,4 +1,4 @@
-// Loops over logits, [images, classes, pixels], class by class, and their target, [images, pixels]: a class, or `ignore`.
+// Loops over logits, [images, classes, pixels], class by class, and their target, [images, pixels]: a class or `ignore`.
 
 #pragma once
 

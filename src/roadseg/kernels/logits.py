@@ -1,4 +1,4 @@
-"""What kernels that go over logits take: logits float32 BCHW, and their target int64 BHW, both contiguous."""
+"""What kernels that go over logits take of them, and of their target."""
 
 import torch
 from torch import Tensor
@@ -12,11 +12,13 @@ def fit(logits: Tensor) -> bool:
 
 
 def run_over(name: str, logits: Tensor, target: Tensor, ignore: int, *made: Tensor) -> None:
-    """Calls a kernel that reads logits and target and writes into `made`.
+    """Calls a kernel that reads logits, float32 BCHW, and target, int64 BHW, both contiguous, and writes into `made`,
+    of which it knows type and size.
 
-    Raises IndexError where a target is neither a class nor `ignore`, ValueError for tensors that are not these.
+    Raises IndexError where a target is neither a class nor `ignore`, ValueError for other logits or targets.
     """
-    if logits.dtype != torch.float32 or target.dtype != torch.int64 or target.shape != logits[:, 0].shape:
+    fits = logits.dim() == 4 and target.shape == (logits.shape[0], *logits.shape[2:])
+    if logits.dtype != torch.float32 or target.dtype != torch.int64 or not fits:
         given = logits.dtype, tuple(logits.shape), target.dtype, tuple(target.shape)
         raise ValueError("logits must be float32 BCHW, the target int64 BHW: {} {}, {} {}".format(*given))
     if not (logits.is_contiguous() and target.is_contiguous()):

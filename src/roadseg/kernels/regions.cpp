@@ -25,7 +25,8 @@ void softmax(long classes, long pixels, long count, const float *logit, float *m
 }
 
 // Over the pixels that are not ignored: each class's probability where it is the truth, its probability, and the pixels
-// where it is the truth, into found, [3, classes]. Tiles are added up in double, in their order, by however many threads.
+// where it is the truth, into found, [3, classes]. Tiles are added up in double and in their order, whatever thread made
+// them.
 // `wrong` is set where a target is neither a class nor ignored.
 void sums(long images, long classes, long pixels, long threads, long ignore, const float *logits, const int64_t *target,
           double *found, int64_t *wrong) {
@@ -38,12 +39,12 @@ void sums(long images, long classes, long pixels, long threads, long ignore, con
         const int64_t *truth = target + image * pixels + first;
         softmax(classes, pixels, count, logits + image * classes * pixels + first, probability.data());
         for (long i = 0; i < count; i++) {
-            const bool is_class = 0 <= truth[i] && truth[i] < classes;
             labelled[i] = truth[i] != ignore;
-            if (is_class) {
+            if (truth[i] == ignore) continue;
+            if (0 <= truth[i] && truth[i] < classes) {
                 part[truth[i]] += probability[truth[i] * TILE + i];
                 part[2 * classes + truth[i]] += 1;
-            } else if (truth[i] != ignore) {
+            } else {
 #pragma omp atomic write
                 *wrong = 1;
             }

@@ -13,8 +13,8 @@ from roadseg.kernels.logits import run_over, sizes
 class Regions(torch.autograd.Function):
     """Of each class sum(p y), sum(p) and sum(y) over the pixels whose target is not `ignore`. float32 [3, C].
 
-    p is the softmax of the logits; y is 1 where the class is the truth, else 0. Takes and raises what `logits.run_over`
-    does.
+    p is the softmax of logits, float32 BCHW; y is 1 where target, int64 BHW, is the class, else 0. Both must be
+    contiguous. Raises what `logits.run_over` does.
     """
 
     @staticmethod

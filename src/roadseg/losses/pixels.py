@@ -25,6 +25,7 @@ class Pixels:
 
     @property
     def fit_kernels(self) -> bool:
+        """Whether this machine has kernels for what they are."""
         return kernels.logits.fit(self.logits) and kernels.usable(self.logits, self.target)
 
     @cached_property
@@ -54,6 +55,21 @@ class Pixels:
             found: Tensor = kernels.CrossEntropy.apply(self.logits, self.target.contiguous(), IGNORE)
             return found
         return functional.nll_loss(self.log_probability, self.target, ignore_index=IGNORE, reduction="none")
+
+    @cached_property
+    def regions(self) -> Tensor:
+        """Of each class, over the labelled pixels: sum(p y), sum(p), sum(y). float32 [3, C]."""
+        if self.fit_kernels:
+            found: Tensor = kernels.Regions.apply(self.logits, self.target.contiguous(), IGNORE)
+            return found
+        probability_BCHW = self.probability * self.labelled[:, None]
+        right_BHW = probability_BCHW.gather(1, self.truth[:, None])[:, 0]  # 0 where the target is ignored
+        # one after another: in float32 the millionth pixel would hardly count
+        overlap_C = right_BHW.new_zeros(self.logits.shape[1], dtype=torch.float64)
+        overlap_C = overlap_C.index_add(0, self.truth.flatten(), right_BHW.flatten().double()).to(right_BHW.dtype)
+        said_C = probability_BCHW.sum(dim=(0, 2, 3))
+        true_C = torch.bincount(self.target[self.labelled], minlength=len(said_C)).to(said_C.dtype)
+        return torch.stack([overlap_C, said_C, true_C])
 
     def weighed(self, weights: Tensor | None) -> Tensor:
         """The weight of each pixel: `weights`, C of them, by its true class, else 1; 0 where it is ignored. BHW."""

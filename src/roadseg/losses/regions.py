@@ -8,9 +8,8 @@ of all of them; Lovász, which sorts, takes each process's pixels for themselves
 import torch
 from torch import Tensor
 
-from roadseg import kernels
 from roadseg.distributed import total
-from roadseg.losses.pixels import IGNORE, Loss, Pixels, cross_entropy
+from roadseg.losses.pixels import Loss, Pixels, cross_entropy
 
 
 def soft_dice() -> Loss:
@@ -21,7 +20,7 @@ def soft_dice() -> Loss:
     """
 
     def of(pixels: Pixels) -> Tensor:
-        overlap_C, said_C, true_C = _sums(pixels)
+        overlap_C, said_C, true_C = total(pixels.regions)
         return _over_present(1 - 2 * overlap_C / (said_C + true_C.clamp_min(1)), true_C)
 
     return Loss(of)
@@ -32,7 +31,7 @@ def jaccard() -> Loss:
     it has soft Dice's weaknesses."""
 
     def of(pixels: Pixels) -> Tensor:
-        overlap_C, said_C, true_C = _sums(pixels)
+        overlap_C, said_C, true_C = total(pixels.regions)
         return _over_present(1 - overlap_C / (said_C + true_C - overlap_C).clamp_min(1), true_C)
 
     return Loss(of)
@@ -56,23 +55,6 @@ def dice() -> Loss:
     where soft Dice is weak."""
     region, pixel = soft_dice(), cross_entropy()
     return Loss(lambda pixels: region.of(pixels) + pixel.of(pixels))
-
-
-def _sums(pixels: Pixels) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each class, over the labelled pixels of all processes: sum(p y), sum(p), sum(y). float32 [C]."""
-    if pixels.fit_kernels:
-        sums_3C: Tensor = kernels.Regions.apply(pixels.logits, pixels.target.contiguous(), IGNORE)
-        overlap_C, said_C, true_C = total(sums_3C)
-        return overlap_C, said_C, true_C
-    classes, truth_BHW = pixels.logits.shape[1], pixels.truth
-    probability_BCHW = pixels.probability * pixels.labelled[:, None]
-    right_BHW = probability_BCHW.gather(1, truth_BHW[:, None])[:, 0]  # 0 where the target is ignored
-    # one after another: in float32 the millionth pixel would hardly count
-    overlap_C = right_BHW.new_zeros(classes, dtype=torch.float64)
-    overlap_C = overlap_C.index_add(0, truth_BHW.flatten(), right_BHW.flatten().double()).to(right_BHW.dtype)
-    said_C = probability_BCHW.sum(dim=(0, 2, 3))
-    true_C = torch.bincount(pixels.target[pixels.labelled], minlength=classes).to(said_C.dtype)
-    return total(overlap_C), total(said_C), total(true_C)
 
 
 def _over_present(cost_C: Tensor, true_C: Tensor) -> Tensor:
