@@ -59,8 +59,7 @@ def prepare(text: str) -> config.Config:
 def trained(given: config.Config) -> Trained:
     """Trains the first network, loss and crop with the middle of the learning rates, and reads the test split once."""
     search = given.search
-    rate = (search.learning_rate.low * search.learning_rate.high) ** 0.5
-    recipe = Recipe(search.networks[0], search.losses[0], rate, search.crops[0])
+    recipe = Recipe(search.networks[0], search.losses[0], search.learning_rate.middle, search.crops[0])
     begun = time.perf_counter()
     course = Course.open(given)
     path = train.train(given, course, recipe, NullRun())

@@ -13,9 +13,7 @@ an eighth of the size can draw at best: free numbers in a network's place, enlar
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from itertools import product
 from pathlib import Path
 
@@ -24,6 +22,7 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
+from bench import course
 from roadseg import config, engine, losses, nets, paths
 from roadseg.engine import precision
 from roadseg.metrics import confusion, scores
@@ -128,9 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     mirror, kept = options.mirror.resolve(), paths.state("bench", "overfit.csv").resolve()
     params = Path("params.yaml").read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        os.environ["ROADSEG_HOME"] = folder
+    with course.workspace(mirror):
         Path("params.yaml").write_text(params, encoding="utf-8")
         fetch.run(settings(mirror, 480), "camvid")
         remap.run(settings(mirror, 480), "camvid")
@@ -140,7 +137,6 @@ def main() -> None:
             shown["the easiest at 240x180"] = drawable(small, 8)
             for (named, few), stride in product(shown.items(), (4, 8)):
                 print(f"{named}, logits at 1/{stride}: {ceiling(few, stride):.1%}")
-            os.chdir(kept.parent)
             return
         known = pd.read_csv(kept) if kept.exists() else pd.DataFrame(columns=["network", "miou", "schedule"])
         done = known.query("miou >= @GOAL and schedule == @overfit.STEPS")["network"].tolist()
@@ -149,7 +145,6 @@ def main() -> None:
                 made = pd.DataFrame([row(name, mirror)])
                 print(made.to_string(index=False, header=False), flush=True)
                 made.to_csv(kept, mode="a", header=not kept.exists(), index=False)
-        os.chdir(kept.parent)
     frame = pd.read_csv(kept).drop_duplicates("network", keep="last")
     print(frame.to_markdown(index=False))
     if below := frame.loc[frame["miou"] < GOAL, "network"].tolist():

@@ -16,9 +16,7 @@ ours trains on, against what the device multiplies of two large matrices in the 
 
 import argparse
 import multiprocessing
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -33,10 +31,11 @@ from rich.progress import track
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from bench import course
 from bench.overfit import settings
 from bench.study import processor
 from roadseg import config, engine, losses, nets, schedules
-from roadseg.engine import memory, precision
+from roadseg.engine import precision
 from roadseg.nets import counts
 from roadseg.scenes import index
 from roadseg.scenes.augment import FILL, MEAN, STD, USUAL
@@ -158,7 +157,6 @@ def ours(network: str, scenes: list[Scene], given: config.Config, steps: int) ->
         aux_weight=train.aux_weight,
         seed=0,
     )
-    memory.keep_freed()
     batches = Batches(packed(scenes), even(WARM + steps + AHEAD, BATCH, (HEIGHT, WIDTH)), seed=0)
     begun = seconds = 0.0
     for report in engine.fit(training, batches, report_every=WARM, workers=WORKERS):
@@ -247,15 +245,12 @@ def main() -> None:
     if options.steps % WARM:
         parser.error(f"--steps {options.steps} must be a multiple of {WARM}")
     mirror, params = options.mirror.resolve(), Path("params.yaml").read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        os.environ["ROADSEG_HOME"] = folder
+    with course.workspace(mirror):
         Path("params.yaml").write_text(params, encoding="utf-8")
         given = settings(mirror, 480)
         fetch.run(given, "camvid")
         remap.run(given, "camvid")
         rows = list(measured(options.networks, options.pairs, options.steps, given))
-        os.chdir("/")
     frame = pd.DataFrame(rows)
     print(frame.to_markdown(index=False, floatfmt=".2f"))
     mean, helped = (statistics.geometric_mean(frame[column]) for column in ("ratio", "to the helped"))

@@ -80,7 +80,7 @@ def multiply(processes: int, command: Sequence[str] = ("-u", "-m", "pipelines.tr
             f"params.yaml: train.processes: {processes} processes need a GPU each, and there are "
             f"{torch.cuda.device_count()}: lower it"
         )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     settings = LaunchConfig(1, 1, processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
     try:

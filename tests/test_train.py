@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from roadseg import checkpoint, config, kernels, paths
 from roadseg.errors import UserError
 from roadseg.metrics import Scores
-from roadseg.stages import profile, score, train, training
+from roadseg.stages import profile, score, train, trainable, training
 from roadseg.stages.stage import stage
 from roadseg.stages.training import Course, Recipe
 from roadseg.tracking.null import NullRun
@@ -113,6 +114,23 @@ def test_mixup_of_one_crop_is_refused(workspace: Path) -> None:
     ):
         train.train(given, course, RECIPE, NullRun())
     assert course.plan(0.5, 1).phases[0].crops == 3, "smaller crops are more"
+
+
+def test_the_encoder_alone_learns_at_its_own_rate(workspace: Path) -> None:
+    given = prepared(sources=STREETS, train={"encoder_rate": 0.1})
+    profile.run(given)
+    training = Course.open(given).begin(replace(RECIPE, network="linknet_r18"), epochs=1, seed=1)
+    slowed = {id(one) for group in training.optimizer.param_groups if group["share"] == 0.1 for one in group["params"]}
+    names = {name for name, one in training.net.named_parameters() if id(one) in slowed}
+    assert names == {name for name, _ in training.net.named_parameters() if name.startswith("backbone.")}
+    assert 0 < len(names) < len(list(training.net.parameters()))
+
+
+def test_an_encoder_that_there_is_not_is_not_slowed(workspace: Path) -> None:
+    given = prepared(sources=STREETS, train={"encoder_rate": 0.1}, search={"networks": ["linknet_r18", "stdc1"]})
+    with pytest.raises(UserError, match=r"^params.yaml: train.encoder_rate: 0.1: stdc1 has no ResNet, Swin or MiT"):
+        trainable.check(given)
+    trainable.check(given.model_copy(update={"train": given.train.model_copy(update={"encoder_rate": 1.0})}))
 
 
 @pytest.fixture

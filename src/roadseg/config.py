@@ -212,6 +212,11 @@ class Range(Section):
             raise ValueError(f"`low` (={self.low}) must not exceed `high` (={self.high})")
         return self
 
+    @property
+    def middle(self) -> float:
+        """The geometric mean."""
+        return (self.low * self.high) ** 0.5
+
 
 class Search(Section):
     trials: Positive
@@ -277,9 +282,10 @@ class Train(Section):
     optimizer: str = "adamw"
     """A name from `roadseg.engine.optimizers.OPTIMIZERS`, with settings such as sgd(momentum=0.9)."""
     encoder_rate: Annotated[float, Field(gt=0)] = 1.0
-    """Factor on the learning rate of a ResNet, Swin or MiT backbone, for one that starts from ImageNet's weights."""
+    """Factor on the learning rate of a ResNet, Swin or MiT backbone, for one that starts from ImageNet's weights. Other
+    than 1 it is refused for networks that have none."""
     aux_weight: Annotated[float, Field(ge=0)] = 0.4
-    """Weight of a training head's loss beside the main one's 1; 0.4 in Fast-SCNN, section 4.1, and DDRNet, section
+    """Weight of each training head's loss beside the main one's 1; 0.4 in Fast-SCNN, section 4.1, and DDRNet, section
     IV-C. Where a paper weighs these losses otherwise, the network's file says so."""
     rotation: Annotated[float, Field(ge=0, le=45)] = 0.0
     """Degrees by which crops are turned at most, either way."""
@@ -296,7 +302,7 @@ class Train(Section):
     parts: Positive = 1
     """In how many parts a batch goes through, one after another (gradient accumulation): the same batch in less
     memory, but batch norm, and losses that look at whole regions or divide by class weights, see a part at a time.
-    Where memory runs out, there are more."""
+    Where memory runs out, there are more, in one process; several end and say so."""
     phases: tuple[Phase, ...] = ()
     """What training sees one after another; none: whole scenes' crops from the first to the last step."""
     workers: Annotated[int, Field(ge=0)] = 1

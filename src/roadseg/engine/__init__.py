@@ -1,4 +1,4 @@
-"""Training and evaluation as generators and plain functions: no files, no callbacks, no settings, no tools."""
+"""Training, a generator, and evaluation, a function: no files, no callbacks, no tool but a progress bar."""
 
 from roadseg.engine.evaluate import Views, evaluate
 from roadseg.engine.fit import Diverged, Report, fit

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -204,8 +205,20 @@ def _update(training: Training) -> Tensor:
 
 def _seed(training: Training) -> int:
     """Of dropout: another in each process, since each sees other crops."""
-    key = (training.seed, training.step, distributed.rank())
-    return int(np.random.SeedSequence(key if key[2] else key[:2]).generate_state(1)[0])
+    key = training.seed, training.step, distributed.rank()
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+class _View(NamedTuple):
+    """A part of a batch, or one of the two that mixup mixes."""
+
+    weight: float
+    images: Tensor
+    """uint8 BHWC."""
+    labels: Tensor
+    """uint8 BHW."""
+    share: float
+    """Of the whole batch's labelled pixels."""
 
 
 def _backward(training: Training, images: Tensor, labels: Tensor) -> Tensor:
@@ -216,7 +229,7 @@ def _backward(training: Training, images: Tensor, labels: Tensor) -> Tensor:
         own = float(np.random.default_rng((training.seed, training.step)).beta(training.mixup, training.mixup))
         # each with the one before it in all of this process's crops, so that parts change nothing
         views = [(own, images, labels), (1 - own, images.roll(1, 0), labels.roll(1, 0))]
-    divided = [[(weight, *part) for part in _parts(training, image, label)] for weight, image, label in views]
+    divided = [[_View(weight, *part) for part in _parts(training, image, label)] for weight, image, label in views]
     parts = list(zip(*divided, strict=True))
     for number, part in enumerate(parts):
         forward = training.forward
@@ -240,22 +253,21 @@ def _parts(training: Training, images: Tensor, labels: Tensor) -> Iterator[tuple
     return zip(images.chunk(training.parts), chunks, shares, strict=True)
 
 
-def _loss(training: Training, views: Sequence[tuple[float, Tensor, Tensor, float]]) -> Tensor:
-    """The loss of a part. views: one, or the two that mixup mixes, each its weight, images (uint8 BHWC), labels (uint8
-    BHW) and their share of the batch."""
-    pictures = [normalise(one.to(training.device, non_blocking=True)) for _, one, _, _ in views]
-    image = pictures[0] if len(views) == 1 else views[0][0] * pictures[0] + views[1][0] * pictures[1]
+def _loss(training: Training, views: Sequence[_View]) -> Tensor:
+    """The loss of a part."""
+    pictures = [normalise(view.images.to(training.device, non_blocking=True)) for view in views]
+    image = pictures[0] if len(views) == 1 else views[0].weight * pictures[0] + views[1].weight * pictures[1]
     if not training.channels_last:
         image = image.contiguous()
     with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
         outputs = training.forward(image)
-    targets = [labels.to(training.device, non_blocking=True).long() for _, _, labels, _ in views]
+    targets = [view.labels.to(training.device, non_blocking=True).long() for view in views]
     loss = torch.zeros((), device=training.device)
-    for (weight, _, _, share), target in zip(views, targets, strict=True):
-        loss = loss + weight * share * _weigh(training.loss, outputs, target, training.aux_weight)
+    for view, target in zip(views, targets, strict=True):
+        loss = loss + view.weight * view.share * _weigh(training.loss, outputs, target, training.aux_weight)
     if training.teacher:
-        share = views[0][-1]
-        loss = loss + share * training.teacher.weight * _imitate(training, training.teacher, image, outputs, targets[0])
+        imitation = _imitate(training, training.teacher, image, outputs, targets[0])
+        loss = loss + views[0].share * training.teacher.weight * imitation
     return loss
 
 

@@ -70,6 +70,11 @@ class MixTransformer(Backbone):
         return list(self.model(image, output_hidden_states=True).hidden_states)
 
 
+def inside(net: nn.Module) -> dict[str, Backbone]:
+    """The backbones of a network, by their names in it."""
+    return {name: module for name, module in net.named_modules() if isinstance(module, Backbone)}
+
+
 def resnet(depth: int, output_stride: int = 32, *, stem: bool = False) -> Backbone:
     """ResNet of `depth` 18, 34, 50 or 101. With `output_stride` 16 or 8 the stages after it keep its resolution and are
     dilated instead. `stem`: its pooled features, 64 at 1/4, come before those of the four stages."""

@@ -120,7 +120,7 @@ def _folder(source: str) -> Path | None:
 
 
 def _imagenet(net: nn.Module, folder: Path | None) -> list[str]:
-    inside = {name: module for name, module in net.named_modules() if isinstance(module, backbones.Backbone)}
+    inside = backbones.inside(net)
     if not inside:
         raise UserError(
             f"train.initial: imagenet: {type(net).__name__} has no backbone with published weights; leave this network "

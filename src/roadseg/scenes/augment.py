@@ -1,4 +1,5 @@
-"""Training crops: random scale, place, flip and colour, by albumentations.
+"""Training crops: turned, flipped and recoloured by albumentations, scaled and placed here, so that only what a crop
+shows is read.
 
 In: an image (uint8 HWC RGB 0-255) and its mask (uint8 HW, train ids, 255 = ignore). Out: the same pair at the crop's
 size. What a crop looks like depends on its seed alone, never on which worker draws it or on what was drawn before.

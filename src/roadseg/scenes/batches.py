@@ -97,8 +97,7 @@ class Batches:
             self._of_thread.augment = augmenter(crop, self.augmentation, scale)
             self._of_thread.sees = crop, scale
         for attempt in range(ATTEMPTS):
-            key = (self.seed, i, attempt) if attempt else (self.seed, i)
-            seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+            seed = int(np.random.SeedSequence((self.seed, i, attempt)).generate_state(1)[0])
             image_crop, label_crop = self._of_thread.augment(image, label, seed)
             if self.max_share >= 1 or largest_share(label_crop) <= self.max_share:
                 break

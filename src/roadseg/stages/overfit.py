@@ -7,6 +7,7 @@ wrongly. Writes models/overfit/: overfit.csv and overfit.png.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,8 +100,9 @@ def run(
 def chosen(config: Config, scenes: int) -> Pack:
     """So many scenes of the training split, spread over those of the commonest size, packed."""
     listed = index.labelled(config, "train")
-    sizes = [(scene.height, scene.width) for scene in listed]
-    alike = [scene for scene, size in zip(listed, sizes, strict=True) if size == max(sizes, key=sizes.count)]
+    sizes = Counter((scene.height, scene.width) for scene in listed)
+    ((commonest, _),) = sizes.most_common(1)
+    alike = [scene for scene in listed if (scene.height, scene.width) == commonest]
     if len(alike) < scenes:
         raise UserError(f"--scenes {scenes}: the train split has {len(alike)} scenes of one size")
     places = np.linspace(0, len(alike) - 1, scenes).round().astype(int)
@@ -113,10 +115,10 @@ def learn(
 ) -> Iterator[Look]:
     """Trains until the goal is reached or the steps are done, with a Look now and then. All scenes make one batch.
 
-    The loss is weighted cross-entropy, with class weights of these scenes, plus Dice: of those tried it learns four
-    scenes in the fewest steps, thin classes included. The peak learning rate is the middle of the search's range.
+    The loss is `LOSS`, with class weights of these scenes: of those tried it learns four scenes in the fewest steps,
+    thin classes included. The peak learning rate is the middle of the search's range.
     """
-    settings, rate = config.train, config.search.learning_rate
+    settings = config.train
     device = device or engine.default_device()
     labels = [few[scene][1] for scene in range(len(few))]
     counts = np.array([masks.histogram(label)[:classes] for label in labels])
@@ -128,7 +130,8 @@ def learn(
     training = engine.start(
         net,
         loss=losses.build(LOSS, weights, settings.class_weights),
-        learning_rate=(rate.low * rate.high) ** 0.5,
+        learning_rate=config.search.learning_rate.middle,
+        parts=settings.parts,
         weight_decay=0.0,  # learning by heart is the point
         schedule=schedules.build("poly"),
         optimizer=settings.optimizer,

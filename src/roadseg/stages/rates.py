@@ -32,7 +32,7 @@ def draw(config: Config, names: Sequence[str], out: Path) -> None:
     """Writes a picture of these schedules, or of the run's own and all others. UserError for one that there is not."""
     own = config.train.schedule
     chosen = list(names) or [own, *(name for name in schedules.SCHEDULES if name != own)]
-    peak = (config.search.learning_rate.low * config.search.learning_rate.high) ** 0.5
+    peak = config.search.learning_rate.middle
     places = [place / POINTS for place in range(POINTS + 1)]
     built = {name: schedules.build(name) for name in chosen}
     rates = {name: [peak * one(place) for place in places] for name, one in built.items()}

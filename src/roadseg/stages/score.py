@@ -22,13 +22,15 @@ def views(scales: str, flip: bool, window: str | None) -> Views:
     """The options of the command line. UserError for what is no list of sizes, or no HEIGHTxWIDTH."""
     try:
         sizes = tuple(float(word) for word in scales.split(","))
-        assert all(0.1 <= size <= 10 for size in sizes)
-    except (ValueError, AssertionError):
+        if not all(0.1 <= size <= 10 for size in sizes):
+            raise ValueError
+    except ValueError:
         raise UserError(f"--scales {scales!r}: write sizes from 0.1 to 10, such as 0.75,1,1.25") from None
     try:
         height, width = (int(word) for word in window.split("x")) if window else (0, 0)
-        assert not window or min(height, width) >= 32
-    except (ValueError, AssertionError):
+        if window and min(height, width) < 32:
+            raise ValueError
+    except ValueError:
         raise UserError(f"--window {window!r}: write HEIGHTxWIDTH in pixels, 32x32 or more, such as 512x1024") from None
     return Views(scales=sizes, flip=flip, window=(height, width) if window else None)
 

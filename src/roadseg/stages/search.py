@@ -223,7 +223,7 @@ class Search:
             {
                 "network": network,
                 "loss": search.losses[0],
-                "learning_rate": (search.learning_rate.low * search.learning_rate.high) ** 0.5,
+                "learning_rate": search.learning_rate.middle,
                 "crop": search.crops[len(search.crops) // 2],
             }
         )

@@ -1,12 +1,13 @@
 """Whether what params.yaml asks of training can be had: before hours of trials, not in the middle of them."""
 
+import torch
 from torch import nn
 
 from roadseg import losses, nets, schedules
 from roadseg.config import CLASS_WEIGHTS, Config
 from roadseg.engine import optimizers, precision
 from roadseg.errors import UserError
-from roadseg.nets import initial
+from roadseg.nets import backbones, initial
 from roadseg.scenes import sources
 from roadseg.stages.training import Course
 
@@ -21,6 +22,7 @@ def check(config: Config) -> None:
         ("train.schedule", (config.train.schedule,), schedules.build),
         ("train.optimizer", (config.train.optimizer,), lambda name: optimizers.build(name, NOTHING, weight_decay=0.0)),
         ("search.networks", config.search.networks, lambda name: not_loaded(config, name)),
+        ("train.encoder_rate", config.search.networks, lambda name: slowed(config, name)),
     ):
         for name in names:
             try:
@@ -28,6 +30,19 @@ def check(config: Config) -> None:
             except UserError as error:
                 raise UserError(f"params.yaml: {key}: {error}") from None
     precision.resolve(config.train.precision, precision.default_device())
+
+
+def slowed(config: Config, network: str) -> None:
+    """Raises UserError for a network without the encoder that train.encoder_rate is for."""
+    if config.train.encoder_rate == 1:
+        return
+    with torch.device("meta"):
+        encoders = backbones.inside(nets.build(network, 1))
+    if not encoders:
+        raise UserError(
+            f"{config.train.encoder_rate:g}: {network} has no ResNet, Swin or MiT backbone to slow down: set it to 1, "
+            "or leave this network out of search.networks"
+        )
 
 
 def check_crops(config: Config, course: Course) -> None:

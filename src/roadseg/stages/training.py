@@ -153,7 +153,6 @@ class Course:
         """A training at step 0: the seeded network, its optimizer, its schedule over `epochs`."""
         settings = self.config.train
         net, _ = self.network(recipe, seed)
-        published = [module for module in net.modules() if isinstance(module, backbones.Backbone)]
         return engine.start(
             net,
             loss=losses.build(recipe.loss, self.weights, settings.class_weights),
@@ -161,7 +160,7 @@ class Course:
             weight_decay=settings.weight_decay,
             schedule=schedules.build(settings.schedule),
             optimizer=settings.optimizer,
-            encoder=[weight for backbone in published for weight in backbone.parameters()],
+            encoder=[weight for backbone in backbones.inside(net).values() for weight in backbone.parameters()],
             encoder_rate=settings.encoder_rate,
             mixup=settings.mixup,
             clip=settings.clip,
