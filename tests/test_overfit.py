@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,8 @@ from roadseg import config
 from roadseg.errors import StageFailure, UserError
 from roadseg.stages import fetch, overfit, remap
 from tests.line import MIRROR
+
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 def prepared(**sections: dict) -> config.Config:
@@ -59,6 +62,28 @@ def test_what_cannot_be_learnt_fails_by_name(workspace: Path) -> None:
         overfit.run(given, ["fastscnn"], scenes=99)
     with pytest.raises(UserError, match=r"there is no network 'net'"):
         overfit.run(given, ["net"])
+
+
+def test_scenes_of_the_commonest_size_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(*heights: int) -> None:
+        scenes = [SimpleNamespace(height=height, width=64, name=place) for place, height in enumerate(heights)]
+        monkeypatch.setattr(overfit.index, "labelled", lambda *_: scenes)
+        monkeypatch.setattr(overfit, "pack", lambda few, **_: [scene.name for scene in few])
+
+    given = config.read(PROJECT / "params.yaml")
+    listed(32, 48, 48, 32, 48, 16)
+    assert overfit.chosen(given, 2) == [1, 4]
+    listed(32, 48, 48, 32)
+    assert overfit.chosen(given, 2) == [0, 3], "of as many the first"
+    listed()
+    with pytest.raises(UserError, match=r"--scenes 2: the train split has 0 scenes of one size"):
+        overfit.chosen(given, 2)
+
+
+def test_parts_of_a_batch_are_those_of_training_but_no_more_than_scenes(workspace: Path) -> None:
+    given = prepared(sources=STREETS, train={"parts": 8})
+    looks = overfit.learn(given, "fastscnn", overfit.chosen(given, 2), 19, steps=1, goal=1.0)
+    assert [look.parts for look in looks] == [2]
 
 
 def test_a_network_that_memory_does_not_hold_costs_the_others_nothing(

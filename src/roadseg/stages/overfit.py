@@ -101,7 +101,7 @@ def chosen(config: Config, scenes: int) -> Pack:
     """So many scenes of the training split, spread over those of the commonest size, packed."""
     listed = index.labelled(config, "train")
     sizes = Counter((scene.height, scene.width) for scene in listed)
-    ((commonest, _),) = sizes.most_common(1)
+    commonest = max(sizes, key=sizes.__getitem__, default=None)
     alike = [scene for scene in listed if (scene.height, scene.width) == commonest]
     if len(alike) < scenes:
         raise UserError(f"--scenes {scenes}: the train split has {len(alike)} scenes of one size")
@@ -131,7 +131,7 @@ def learn(
         net,
         loss=losses.build(LOSS, weights, settings.class_weights),
         learning_rate=config.search.learning_rate.middle,
-        parts=settings.parts,
+        parts=min(settings.parts, len(few)),
         weight_decay=0.0,  # learning by heart is the point
         schedule=schedules.build("poly"),
         optimizer=settings.optimizer,
