@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from roadseg import config, figures
 from roadseg.errors import UserError
@@ -20,6 +21,20 @@ def test_schedules_are_drawn(workspace: Path, capsys: pytest.CaptureFixture[str]
     rates.draw(config.read(), ["one_cycle(low_momentum=0.85, high_momentum=0.95)"], Path("deep/schedule.png"))
     with pytest.raises(UserError, match="there is no schedule 'linear'"):
         rates.draw(config.read(), ["linear"], Path("schedule.png"))
+
+
+def test_phases_multiply_what_is_drawn(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 0.4 of the crops by twice the batch, and 0.6, the first makes a quarter of the steps."""
+    drawn: dict[str, list[float]] = {}
+    draw = figures.schedules
+    monkeypatch.setattr(figures, "schedules", lambda curves, momenta: drawn.update(curves) or draw(curves, momenta))
+    phases = [{"share": 0.4, "batch": 2.0}, {"share": 0.6, "rate": 0.5}]
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(config.replaced(params, {"train.phases": phases})))
+    given = config.read()
+    rates.draw(given, ["constant(warm_up=0)"], Path("schedule.png"))
+    peak = given.search.learning_rate.middle
+    assert drawn["constant(warm_up=0)"] == pytest.approx([peak] * 125 + [peak / 2] * 376)
 
 
 def test_the_range_test_finds_a_rate_between_too_low_and_too_high(workspace: Path) -> None:

@@ -165,7 +165,7 @@ def schedule(
     ] = None,
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("models/schedule.png"),
 ) -> None:
-    """Draw learning-rate schedules over a training."""
+    """Draw learning-rate schedules over a training, its phases' factors included."""
     from roadseg.stages import rates
 
     rates.draw(read(), names or (), out)

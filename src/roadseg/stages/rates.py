@@ -13,9 +13,10 @@ import pandas as pd
 from rich.console import Console
 
 from roadseg import figures, nets, schedules
-from roadseg.config import Config
+from roadseg.config import Config, Phase, Train
 from roadseg.engine import Diverged
 from roadseg.errors import StageFailure, UserError
+from roadseg.scenes.plan import plan
 from roadseg.schedules import Schedule
 from roadseg.stages import registered, trainable
 from roadseg.stages.progress import live
@@ -29,17 +30,29 @@ BURST = 2.0
 
 
 def draw(config: Config, names: Sequence[str], out: Path) -> None:
-    """Writes a picture of these schedules, or of the run's own and all others. UserError for one that there is not."""
+    """Writes a picture of these schedules, or of the run's own and all others, with what train.phases multiply them by.
+    UserError for one that there is not."""
     own = config.train.schedule
     chosen = list(names) or [own, *(name for name in schedules.SCHEDULES if name != own)]
     peak = config.search.learning_rate.middle
     places = [place / POINTS for place in range(POINTS + 1)]
+    factors = _factors(config.train, places)
     built = {name: schedules.build(name) for name in chosen}
-    rates = {name: [peak * one(place) for place in places] for name, one in built.items()}
+    rates = {
+        name: [peak * factor * one(place) for place, factor in zip(places, factors, strict=True)]
+        for name, one in built.items()
+    }
     momenta = {name: [one.momentum(place) for place in places] for name, one in built.items() if one.momentum}
     out.parent.mkdir(parents=True, exist_ok=True)
     figures.schedules(rates, momenta).savefig(out)
     Console().print(str(out), markup=False)
+
+
+def _factors(train: Train, places: Sequence[float]) -> list[float]:
+    """What train.phases multiply the learning rate by at these shares of the steps."""
+    side = 1024  # of any scene: what share of the steps a phase has does not depend on it
+    made = plan(1e5 * train.batch * side**2, train.batch * side**2, (side, side), train.phases or (Phase(share=1),))
+    return [made.at(round(place * made.steps))[0].rate for place in places]
 
 
 def run(config: Config, network: str | None, *, steps: int, low: float, high: float, out: Path) -> float:
