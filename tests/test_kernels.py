@@ -225,32 +225,45 @@ def test_parameters_that_do_not_fit() -> None:
         assert not kernels.maps.fit(layout)
 
 
-# Cross-entropy
+# Cross-entropy, and sums over each class's region
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return functional.nll_loss(logits.log_softmax(dim=1), target, ignore_index=losses.IGNORE, reduction="none")
 
 
+def regions(logits: Tensor, target: Tensor) -> Tensor:
+    labelled = target != losses.IGNORE
+    probabilities = logits.softmax(dim=1).movedim(1, 3)[labelled]
+    truth = functional.one_hot(target[labelled], logits.shape[1]).to(logits.dtype)
+    return torch.stack([(probabilities * truth).sum(dim=0), probabilities.sum(dim=0), truth.sum(dim=0)])
+
+
+OF_LOGITS = pytest.mark.parametrize("kernel", [kernels.CrossEntropy, kernels.Regions])
+
+
 @needs_compiler
+@OF_LOGITS
 @pytest.mark.parametrize("classes", [1, 2, 11, 66])
 @pytest.mark.parametrize("size", [(1, 1), (7, 13), (45, 61)])
 @pytest.mark.parametrize("spread", [0.0, 1.0, 60.0, 3000.0])
-def test_cross_entropy_is_torchs(classes: int, size: tuple[int, int], spread: float, threads: int) -> None:
+def test_what_is_computed_of_logits_is_torchs(
+    kernel: type[Function], classes: int, size: tuple[int, int], spread: float, threads: int
+) -> None:
     torch.manual_seed(0)
     logits = (torch.randn(3, classes, *size) * spread).requires_grad_()
     target = torch.randint(0, classes, (3, *size))
     target[torch.rand(target.shape) < 0.2] = losses.IGNORE
-    found = kernels.CrossEntropy.apply(logits, target, losses.IGNORE)
+    found = kernel.apply(logits, target, losses.IGNORE)
     exact = logits.detach().double().requires_grad_()
-    wanted = cross_entropy(exact, target)
+    wanted = {kernels.CrossEntropy: cross_entropy, kernels.Regions: regions}[kernel](exact, target)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-6)
-    assert not found[target == losses.IGNORE].any()
+    if kernel is kernels.CrossEntropy:
+        assert not found[target == losses.IGNORE].any()
     given = torch.randn(found.shape)
     (gradient,) = torch.autograd.grad(found, logits, given)
-    torch.testing.assert_close(
-        gradient.double(), torch.autograd.grad(wanted, exact, given.double())[0], rtol=1e-4, atol=3e-6
-    )
+    (of_exact,) = torch.autograd.grad(wanted, exact, given.double())
+    torch.testing.assert_close(gradient.double(), of_exact, rtol=1e-4, atol=3e-6)
     assert not gradient.movedim(1, 3)[target == losses.IGNORE].any()
 
 
@@ -288,9 +301,6 @@ def test_an_ignored_class_counts_nowhere() -> None:
         found, wanted = (kernel.apply(logits, *given) for given in ((target, 3), (moved, losses.IGNORE)))
         assert found.equal(wanted)
         assert torch.autograd.grad(found.sum(), logits)[0].equal(torch.autograd.grad(wanted.sum(), logits)[0])
-
-
-OF_LOGITS = pytest.mark.parametrize("kernel", [kernels.CrossEntropy, kernels.Regions])
 
 
 @needs_compiler
@@ -340,36 +350,6 @@ def test_cross_entropy_does_not_ask_what_torchs_default_type_is() -> None:
         assert kernels.CrossEntropy.apply(logits, target, losses.IGNORE).equal(wanted)
     finally:
         torch.set_default_dtype(torch.float32)
-
-
-# Sums over each class's region
-
-
-def regions(logits: Tensor, target: Tensor) -> Tensor:
-    labelled = target != losses.IGNORE
-    probabilities = logits.softmax(dim=1).movedim(1, 3)[labelled]
-    truth = functional.one_hot(target[labelled], logits.shape[1]).to(logits.dtype)
-    return torch.stack([(probabilities * truth).sum(dim=0), probabilities.sum(dim=0), truth.sum(dim=0)])
-
-
-@needs_compiler
-@pytest.mark.parametrize("classes", [1, 2, 11, 66])
-@pytest.mark.parametrize("size", [(1, 1), (7, 13), (45, 61)])
-@pytest.mark.parametrize("spread", [0.0, 1.0, 60.0, 3000.0])
-def test_regions_are_torchs(classes: int, size: tuple[int, int], spread: float, threads: int) -> None:
-    torch.manual_seed(0)
-    logits = (torch.randn(3, classes, *size) * spread).requires_grad_()
-    target = torch.randint(0, classes, (3, *size))
-    target[torch.rand(target.shape) < 0.2] = losses.IGNORE
-    found = kernels.Regions.apply(logits, target, losses.IGNORE)
-    exact = logits.detach().double().requires_grad_()
-    wanted = regions(exact, target)
-    torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-6)
-    given = torch.randn(found.shape)
-    (gradient,) = torch.autograd.grad(found, logits, given)
-    (of_exact,) = torch.autograd.grad(wanted, exact, given.double())
-    torch.testing.assert_close(gradient.double(), of_exact, rtol=1e-4, atol=3e-6)
-    assert not gradient.movedim(1, 3)[target == losses.IGNORE].any()
 
 
 @needs_compiler
