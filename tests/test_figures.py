@@ -155,6 +155,14 @@ def test_a_study_shows_each_seed_and_the_mean(tmp_path: Path) -> None:
     figure.savefig(tmp_path / "study.png")
 
 
+def test_a_studys_scores_are_written_where_they_stand() -> None:
+    figure = figures.study(pd.DataFrame({"variant": "a", "val_miou": [0.3, 0.48], "test_miou": [0.3, 0.31]}), ["a"])
+    figure.canvas.draw()
+    for axes in figure.axes:
+        labels = axes.get_xticklabels()
+        assert [float(label.get_text()[:-1]) for label in labels] == pytest.approx([100 * x for x in axes.get_xticks()])
+
+
 def test_legend_names_every_class() -> None:
     assert [text.get_text() for text in figures.legend(SPACE).axes[0].texts] == ["road", "sky", "car", "ignored"]
 
