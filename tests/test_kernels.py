@@ -33,7 +33,7 @@ def random_maps(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape).to(dtype).to(memory_format=torch.channels_last)
 
 
-def near(found: Tensor, wanted: Tensor, share: float) -> None:
+def assert_near(found: Tensor, wanted: Tensor, share: float) -> None:
     """Within `share` of the largest number."""
     assert (found.double() - wanted).abs().max() <= share * wanted.abs().max() + 1e-12
 
@@ -64,13 +64,13 @@ def test_norms_are_torchs(shape: tuple[int, ...], activation: str, dtype: torch.
     digits = 2**-8 if dtype == torch.bfloat16 else 1e-6
     assert made.dtype == dtype
     assert made.is_contiguous(memory_format=torch.channels_last)
-    near(made, wanted, digits)
-    near(running[0], 0.75 * 5 + 0.25 * features.double().mean(dim=(0, 2, 3)), 1e-6)
-    near(running[1], 0.75 * 7 + 0.25 * features.double().var(dim=(0, 2, 3)), 1e-6)
+    assert_near(made, wanted, digits)
+    assert_near(running[0], 0.75 * 5 + 0.25 * features.double().mean(dim=(0, 2, 3)), 1e-6)
+    assert_near(running[1], 0.75 * 7 + 0.25 * features.double().var(dim=(0, 2, 3)), 1e-6)
     given = torch.randn(made.shape).to(dtype).to(memory_format=torch.channels_last)
     found = torch.autograd.grad(made, inputs, given)
     for one, other in zip(found, torch.autograd.grad(wanted, inputs, given.double()), strict=True):
-        near(one, other.double(), 2 * digits if one is found[0] and dtype == torch.bfloat16 else 1e-5)
+        assert_near(one, other.double(), 2 * digits if one is found[0] and dtype == torch.bfloat16 else 1e-5)
 
 
 def variance(features: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def variance(features: Tensor) -> Tensor:
 def test_neither_a_far_mean_nor_a_far_pixel_costs_a_variance_its_digits(mean: float, first: float) -> None:
     features = random_maps(4, 8, 90, 120) + mean
     features[0, :, 0, 0] += first
-    near(variance(features), features.double().var(dim=(0, 2, 3)), 1e-5)
+    assert_near(variance(features), features.double().var(dim=(0, 2, 3)), 1e-5)
 
 
 @needs_compiler
@@ -96,7 +96,7 @@ def test_a_sum_over_a_million_positions_loses_nothing(threads: int) -> None:
     weight, bias, slope = torch.ones(2), torch.zeros(2, requires_grad=True), torch.ones(2)
     mean = torch.zeros(2)
     made = kernels.Norm.apply(features, weight, bias, slope, mean, torch.zeros(2), 1.0, 1e-5)
-    near(mean, features.double().mean(dim=(0, 2, 3)), 1e-7)
+    assert_near(mean, features.double().mean(dim=(0, 2, 3)), 1e-7)
     made.backward(torch.full_like(made, 1.0))
     assert bias.grad is not None
     assert bias.grad.tolist() == [1_040_000.0, 1_040_000.0]
@@ -131,7 +131,7 @@ def test_prelu_is_torchs_to_the_last_bit(shape: tuple[int, ...], dtype: torch.dt
     found = torch.autograd.grad(made, (features, slope), given)
     exact = torch.autograd.grad(functional.prelu(features.double(), slope.double()), (features, slope), given.double())
     assert found[0].equal(torch.autograd.grad(wanted, features, given.float())[0])
-    near(found[1], exact[1].double(), 1e-6)
+    assert_near(found[1], exact[1].double(), 1e-6)
 
 
 @needs_compiler

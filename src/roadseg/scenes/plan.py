@@ -73,19 +73,19 @@ def plan(
     pixels: float,
     batch_pixels: int,
     crop: tuple[int, int],
-    asked: Sequence[config.Phase] = (config.Phase(share=1),),
+    asked: Sequence[config.Phase] = (),
     multiple: int = 1,
 ) -> Plan:
     """The plan of a budget of `pixels` of unscaled scenes.
 
     batch_pixels: of a step, whatever the crop; the number of crops is what comes nearest, at least one. crop: (height,
     width), pixels, of an unscaled scene; that of a scaled one is rounded as `crop_size` does. asked: the phases as
-    params.yaml has them; each has at least one step. multiple: of which the crops of a batch are one, so that they
-    divide into as many equal parts.
+    params.yaml has them, each of at least one step; none: a single one. multiple: of which the crops of a batch are
+    one, so that they divide into as many equal parts.
     """
     crops = max(1, round(batch_pixels / math.prod(crop)))
     phases = []
-    for part in asked:
+    for part in asked or (config.Phase(share=1),):
         here = max(1, round(crops * part.batch / multiple)) * multiple
         steps = max(1, round(part.share * pixels / (here * math.prod(crop))))
         phases.append(Phase(steps, here, crop_size(*crop, part.scale), part.scale, part.rate, crop))

@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 
 from roadseg import figures, nets, schedules
-from roadseg.config import Config, Phase, Train
+from roadseg.config import Config, Train
 from roadseg.engine import Diverged
 from roadseg.errors import StageFailure, UserError
 from roadseg.scenes.plan import plan
@@ -51,7 +51,7 @@ def draw(config: Config, names: Sequence[str], out: Path) -> None:
 def _factors(train: Train, places: Sequence[float]) -> list[float]:
     """What train.phases multiply the learning rate by at these shares of the steps."""
     side = 1024  # of any scene: what share of the steps a phase has does not depend on it
-    made = plan(1e5 * train.batch * side**2, train.batch * side**2, (side, side), train.phases or (Phase(share=1),))
+    made = plan(1e5 * train.batch * side**2, train.batch * side**2, (side, side), train.phases)
     return [made.at(round(place * made.steps))[0].rate for place in places]
 
 

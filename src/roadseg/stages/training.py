@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from roadseg import closure, distributed, engine, kernels, losses, nets, paths, schedules
-from roadseg.config import CLASS_WEIGHTS, Config, Phase
+from roadseg.config import CLASS_WEIGHTS, Config
 from roadseg.engine import Teacher, Training
 from roadseg.engine.precision import resolve
 from roadseg.errors import UserError
@@ -139,9 +139,8 @@ class Course:
 
     def plan(self, crop: float, epochs: float) -> Plan:
         """What `epochs` of crops of that share see, step by step. UserError where mixup has nothing to mix."""
-        asked = self.config.train.phases or (Phase(share=1),)
         pixels, processes = int(epochs * self.train.pixels), self.config.train.processes
-        made = plan(pixels, self.batch_pixels, self.crop(crop), asked, processes)
+        made = plan(pixels, self.batch_pixels, self.crop(crop), self.config.train.phases, processes)
         if self.config.train.mixup and min(phase.crops for phase in made.phases) < 2 * processes:
             raise UserError(
                 f"params.yaml: train.mixup: a step has one crop (share {crop:g}) of each process, and mixup "
