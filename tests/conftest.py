@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: a workspace to run stages in, and one MLflow server that every test shares."""
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # that runs are the same to the last bit, as many tests ask, holds on a CPU
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,11 +9,20 @@ from torch.nn import functional
 
 from roadseg import losses
 from roadseg.errors import UserError
+from roadseg.losses.pixels import Pixels
+from tests.compiler import needs_compiler
 
 CLASSES = 5
 WEIGHTS = [0.5, 2.0, 7.0, 1.0, 30.0]
 USE_WEIGHTS = ("weighted_cross_entropy", "focal", "ohem")
 EVERY = pytest.mark.parametrize("name", losses.LOSSES)
+
+
+@pytest.fixture(autouse=True, params=[pytest.param("kernels", marks=needs_compiler), "torch"])
+def computed_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch is how a GPU computes them, and a machine without a compiler."""
+    if request.param == "torch":
+        monkeypatch.setattr(Pixels, "fit_kernels", False)
 
 
 def build(text: str, weights: list[float] = WEIGHTS) -> losses.Loss:

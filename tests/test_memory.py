@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from roadseg.engine.memory import recognised
 
 PAGES = """
 import resource, sys
@@ -28,3 +31,22 @@ def handed_out(how: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_a_freed_tensor_is_taken_again_without_new_pages() -> None:
     assert handed_out("kept") < handed_out("given back") / 5
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_memory_that_runs_out_is_known_by_what_torch_says(said: str) -> None:
+    with pytest.raises(torch.OutOfMemoryError), recognised():
+        raise RuntimeError(said)
+
+
+def test_another_error_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="shape") as caught, recognised():
+        raise RuntimeError("shape '[2]' is invalid")
+    assert not isinstance(caught.value, torch.OutOfMemoryError)

@@ -14,6 +14,7 @@ from roadseg.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -57,7 +58,7 @@ class Drives(Section):
 
 
 class Streets(Section):
-    seed: int
+    seed: Seed
     height: Annotated[int, Field(ge=64)]
     """Pixels."""
     width: Annotated[int, Field(ge=64)]
@@ -407,7 +408,7 @@ class Retrain(Section):
 
 
 class Config(Section):
-    seed: int
+    seed: Seed
     data: Data
     sources: Sources
     validate_: Validate = Field(alias="validate")

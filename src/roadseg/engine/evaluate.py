@@ -24,6 +24,8 @@ from roadseg.scenes.pack import Pack
 
 AT_ONCE = 1 << 28
 """Logits that are brought to a label's size at once: 1 GiB. Mapillary's 66 classes at 20 megapixels would take 5."""
+OVERLAP = 1 / 3
+"""Share of a window that the next one covers again, at least."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,6 @@ class Views:
     """Whether the mirrored scene is seen as well."""
     window: tuple[int, int] | None = None
     """(height, width), pixels, of a window that slides over a scene that is larger: what does not fit into memory."""
-    overlap: float = 1 / 3
-    """Share of a window that the next one covers again, at least."""
 
 
 PLAIN = Views()
@@ -65,7 +65,8 @@ def evaluate(
     net.eval()
 
     def asked(view: Tensor) -> Tensor:
-        return torch.as_tensor(net(view.to(device)).to(view.device))
+        answer: Tensor = net(view.to(device))
+        return answer.to(view.device)
 
     try:
         own = range(distributed.rank(), len(pack), distributed.size())
@@ -111,9 +112,7 @@ def _slid(net: Callable[[Tensor], Tensor], image: Tensor, views: Views) -> Tenso
     height, width = image.shape[-2:]
     if views.window is None or (height <= views.window[0] and width <= views.window[1]):
         return net(image)
-    tops, lefts = (
-        places(side, window, views.overlap) for side, window in zip((height, width), views.window, strict=True)
-    )
+    tops, lefts = (places(side, window, OVERLAP) for side, window in zip((height, width), views.window, strict=True))
     total, seen = None, torch.zeros(1, 1, height, width, device=image.device)
     for top, left in product(tops, lefts):
         rows, columns = slice(top, top + views.window[0]), slice(left, left + views.window[1])

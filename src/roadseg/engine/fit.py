@@ -3,7 +3,8 @@
 In: a network and what trains it (roadseg.engine.training), batches of labelled scenes. Out: `fit` yields a Report now
 and then; the consumer logs, evaluates, prunes, saves `training.state()` or simply stops iterating.
 
-Exact resume: what a step does depends on the state and on (seed, step) alone. Its batch is a function of them
+Exact resume, on a CPU: what a step does depends on the state and on (seed, step) alone. (Some of torch's sums on a GPU
+are in no fixed order.) Its batch is a function of them
 (roadseg.scenes.batches), and torch's generator (dropout) is seeded from them before each step, so there is no random
 state to save, and what the consumer draws between reports changes nothing.
 """
@@ -48,8 +49,6 @@ class Report:
     total_steps: int
     epoch: float
     """Pixels seen, as a multiple of the training split's; of a scaled scene as many as the whole one has."""
-    pixels: int
-    """Pixels seen, padding included."""
     loss: float
     """Mean per step since the last report."""
     learning_rate: float
@@ -119,12 +118,10 @@ def _finite(net: nn.Module) -> bool:
 
 
 def _report(training: Training, losses: list[float], batches: Batches) -> Report:
-    pixels, unscaled = batches.plan.pixels(training.step)
     return Report(
         step=training.step,
         total_steps=training.total_steps,
-        epoch=unscaled / batches.pack.pixels,
-        pixels=pixels,
+        epoch=batches.plan.pixels(training.step) / batches.pack.pixels,
         loss=sum(losses) / len(losses),
         learning_rate=max(group["lr"] for group in training.optimizer.param_groups),
         seconds=training.seconds,

@@ -15,16 +15,18 @@ import torch
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _AT_ONCE = 1 << 26
 """Bytes asked of the system at a time: 64 MiB."""
+_SAID = "DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"
+"""By RuntimeErrors of torch's that mean it: a CPU's, and those of libraries which ask a GPU themselves."""
 
 
 @contextmanager
 def recognised() -> Iterator[None]:
-    """Whatever the device, memory that runs out in here is torch.OutOfMemoryError: on a CPU torch says it by a plain
-    RuntimeError, and Python by MemoryError."""
+    """Whatever the device, memory that runs out in here is torch.OutOfMemoryError: torch says it by a RuntimeError on a
+    CPU and at times on a GPU, and Python by MemoryError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        if isinstance(error, MemoryError) or any(words in str(error) for words in _SAID):
             raise torch.OutOfMemoryError(str(error)) from error
         raise
 

@@ -29,7 +29,16 @@ def adam(beta1: float = 0.9, beta2: float = 0.999) -> Callable[[Groups], Optimiz
 
 def sgd(momentum: float = 0.9, nesterov: float = 0) -> Callable[[Groups], Optimizer]:
     """With momentum, as most segmentation papers train; Nesterov's where `nesterov` is not 0."""
-    return lambda groups: torch.optim.SGD(groups, momentum=momentum, nesterov=bool(nesterov), fused=True)
+
+    def make(groups: Groups) -> Optimizer:
+        made = torch.optim.SGD(groups, momentum=momentum, nesterov=bool(nesterov), fused=True)
+        # torch would take memory as it finds it for the first momentum, and leave that unwritten where a gradient
+        # scaler leaves out the first step; from 0 the first step is the same
+        for weight in (weight for group in made.param_groups for weight in group["params"]):
+            made.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        return made
+
+    return make
 
 
 def rmsprop(alpha: float = 0.99, momentum: float = 0.9) -> Callable[[Groups], Optimizer]:

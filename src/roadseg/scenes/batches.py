@@ -1,7 +1,8 @@
 """Which crops make up batch number n of a run: a pure function of (seed, n).
 
-In: a pack, a plan (roadseg.scenes.plan), a seed. Out: batches (images uint8 BHWC RGB 0-255, labels uint8 BHW train ids,
-255 = ignore). Since nothing else goes in, any number of workers gives the same batches, and a run resumes at any batch.
+In: a pack whose labels are as large as their images, a plan (roadseg.scenes.plan), a seed. Out: batches (images uint8
+BHWC RGB 0-255, labels uint8 BHW train ids, 255 = ignore; where there is a GPU, in pinned memory). Since nothing else
+goes in, any number of workers gives the same batches, and a run resumes at any batch.
 """
 
 import threading
@@ -10,7 +11,6 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -65,11 +65,13 @@ class Batches:
         phase, first = self.plan.at(number)
         which, of = self.part
         crops = phase.crops // of
-        images = np.empty((crops, *phase.crop, 3), dtype=np.uint8)
-        labels = np.empty((crops, *phase.crop), dtype=np.uint8)
+        pinned = torch.cuda.is_available()  # a copy of it to a GPU need not be waited for
+        images = torch.empty((crops, *phase.crop, 3), dtype=torch.uint8, pin_memory=pinned)
+        labels = torch.empty((crops, *phase.crop), dtype=torch.uint8, pin_memory=pinned)
         for place in range(crops):
-            images[place], labels[place] = self._draw(first + which * crops + place, phase.crop, phase.scale)
-        return torch.from_numpy(images), torch.from_numpy(labels)
+            crop = self._draw(first + which * crops + place, phase.crop, phase.scale)
+            images.numpy()[place], labels.numpy()[place] = crop
+        return images, labels
 
     def names(self, number: int) -> list[str]:
         """The scenes of batch `number`, whole, by their images' paths."""
@@ -89,8 +91,6 @@ class Batches:
     def _draw(self, i: int, crop: tuple[int, int], scale: float) -> tuple[np.ndarray, np.ndarray]:
         """Crop i of the run."""
         image, label = self.pack[self.scene(i)]
-        if label.shape != image.shape[:2]:
-            label = cv2.resize(label, image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         if self.augmentation is None:
             return image, label
         if getattr(self._of_thread, "sees", None) != (crop, scale):

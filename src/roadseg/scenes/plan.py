@@ -32,8 +32,8 @@ class Phase:
 
     @property
     def pixels(self) -> int:
-        """Of one step."""
-        return self.crops * math.prod(self.crop)
+        """That one step stands for: its unscaled crops', padding included."""
+        return self.crops * math.prod(self.unscaled or self.crop)
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,14 @@ class Plan:
             seen += phase.steps * phase.crops
         return self.phases[-1], seen + step * self.phases[-1].crops
 
-    def pixels(self, steps: int) -> tuple[int, int]:
-        """What the first `steps` steps see: pixels, padding included, and those of the unscaled crops."""
-        seen = unscaled = 0
-        for phase in self.phases:
+    def pixels(self, steps: int) -> int:
+        """That the first `steps` steps stand for. Past the end the last phase goes on."""
+        seen = 0
+        for phase in self.phases[:-1]:
             done = min(steps, phase.steps)
             seen += done * phase.pixels
-            unscaled += done * phase.crops * math.prod(phase.unscaled or phase.crop)
             steps -= done
-        return seen, unscaled
+        return seen + steps * self.phases[-1].pixels
 
 
 def plan(
