@@ -80,6 +80,11 @@ def test_a_mistake_names_file_key_and_value(
     assert "\n" not in message
 
 
+def test_a_seed_that_numpy_does_not_take(values: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"seed: Input should be greater than or equal to 0 \(it is -1\)"):
+        read(values | {"seed": -1}, tmp_path)
+
+
 def test_a_range_the_wrong_way_round(values: dict[str, Any], tmp_path: Path) -> None:
     values["search"]["learning_rate"] = {"low": 0.1, "high": 0.01}
     with pytest.raises(UserError, match=r"search\.learning_rate: .*`low` \(=0\.1\) must not exceed `high` \(=0\.01\)"):

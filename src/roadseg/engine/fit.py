@@ -3,10 +3,10 @@
 In: a network and what trains it (roadseg.engine.training), batches of labelled scenes. Out: `fit` yields a Report now
 and then; the consumer logs, evaluates, prunes, saves `training.state()` or simply stops iterating.
 
-Exact resume, on a CPU: what a step does depends on the state and on (seed, step) alone. (Some of torch's sums on a GPU
-are in no fixed order.) Its batch is a function of them
+Exact resume: what a step does depends on the state and on (seed, step) alone. Its batch is a function of them
 (roadseg.scenes.batches), and torch's generator (dropout) is seeded from them before each step, so there is no random
-state to save, and what the consumer draws between reports changes nothing.
+state to save, and what the consumer draws between reports changes nothing. To the last bit on a CPU: some of torch's
+sums on a GPU are in no fixed order.
 """
 
 import copy
