@@ -11,7 +11,6 @@ REPORT = Report(
     step=1,
     total_steps=100,
     epoch=0.5,
-    pixels=0,
     loss=1.23456,
     learning_rate=0.1,
     seconds=10.0,
