@@ -198,7 +198,8 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UserError, match=r"broken\.png is not the file that remap saw: run fetch and remap again"):
         pack([replace(scene, image=broken)])
     with pytest.raises(UserError, match=r"broken\.png cannot be decoded"):
-        pack([listed(broken, scene.label, (8, 8))])
+        pack([scene, listed(broken, scene.label, (8, 8))])
+    assert not list(tmp_path.rglob("*.aside")), "half a pack takes no room"
     with monkeypatch.context() as patches, pytest.raises(UserError, match=r"a\.png cannot be decoded \(Image size"):
         patches.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # as if 8x8 were a decompression bomb
         pack([scene])

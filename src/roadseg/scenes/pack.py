@@ -210,8 +210,24 @@ def _build(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool, folde
         raise UserError(
             f"{missing[0]} is in the index but not on disk: run fetch and remap again"
         )  # before hours of work
+    with _placed(folder) as aside:
+        _write(scenes, limits, skip_unreadable, aside)
+
+
+@contextmanager
+def _placed(folder: Path) -> Iterator[Path]:
+    """A folder beside, which takes the place of `folder`; one that failed goes: it may be most of what a disk holds."""
     aside = folder.with_name(f"{folder.name}{ASIDE}")
     aside.mkdir(parents=True)
+    try:
+        yield aside
+    except (UserError, OSError):
+        shutil.rmtree(aside)
+        raise
+    aside.rename(folder)
+
+
+def _write(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool, aside: Path) -> None:
     table, image_offset, label_offset = [], 0, 0
     places: list[int] = []
     left_out: list[str] = []
@@ -236,7 +252,6 @@ def _build(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool, folde
     names = [scenes[place].image.as_posix() for place in places]
     described = {"names": names, "places": places, "left_out": left_out}
     (aside / "scenes.json").write_text(json.dumps(described), encoding="utf-8")
-    aside.rename(folder)
 
 
 def _pair(scene: Scene, limits: Limits) -> tuple[np.ndarray, np.ndarray]:

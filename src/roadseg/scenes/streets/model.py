@@ -16,7 +16,7 @@ Flat = Sequence[tuple[float, float]]
 """A polygon in a plane: two coordinates a corner."""
 
 # Cityscapes' labelIds.
-EGO, STATIC, DYNAMIC, GROUND, ROAD, SIDEWALK, TRACK = 1, 4, 5, 6, 7, 8, 10
+EGO, STATIC, GROUND, ROAD, SIDEWALK, TRACK = 1, 4, 6, 7, 8, 10
 BUILDING, WALL, FENCE, POLE, LIGHT, SIGN = 11, 12, 13, 17, 19, 20
 VEGETATION, TERRAIN, SKY, PERSON, RIDER = 21, 22, 23, 24, 25
 CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE = 26, 27, 28, 31, 32, 33
