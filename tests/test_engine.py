@@ -331,18 +331,22 @@ def test_a_batch_in_parts_is_the_batch_but_for_batch_norm(mixup: float) -> None:
             torch.testing.assert_close(mine, whole, rtol=1e-4, atol=1e-6)
 
 
-def test_a_batch_that_does_not_fit_goes_through_in_parts() -> None:
+def test_a_batch_that_does_not_fit_goes_through_in_parts_as_if_it_always_had() -> None:
     class Large(Net):
         most = 1
 
         def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+            answer = super().forward(image)
             if len(image) > self.most:
                 torch.empty(1 << 50, dtype=torch.uint8)
-            return super().forward(image)
+            return answer
 
-    training = begin(net=Large())
+    net = Large()
+    training, divided = begin(net=copy.deepcopy(net)), begin(net=net, parts=4)
     reports = list(fit(training))
     assert {report.parts for report in reports} == {4}
+    list(fit(divided))
+    assert_same(training, divided)
     resumed = begin(net=Large())
     resumed.load(training.state())
     assert resumed.parts == 4

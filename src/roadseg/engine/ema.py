@@ -29,3 +29,9 @@ class EMA:
         torch._foreach_lerp_(self._parameters, [*net.parameters()], 1 - decay)
         for mine, its in zip(self._buffers, net.buffers(), strict=True):
             mine.copy_(its)
+
+    @torch.no_grad()
+    def restore_buffers(self, net: nn.Module) -> None:
+        """Give `net` those of the last step again, after one that was broken off."""
+        for mine, its in zip(self._buffers, net.buffers(), strict=True):
+            its.copy_(mine)

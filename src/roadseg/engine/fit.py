@@ -146,8 +146,8 @@ def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:
 
     Where the batch does not fit into the device's memory, it is divided, and stays so: each part weighs as much as it
     has labelled pixels, which is the whole batch's mean where all classes weigh the same. Losses that divide by weights
-    of pixels, or look at whole regions, see a part at a time, and so does batch norm, whose running statistics hold
-    what the failed try saw as well. Of several processes none can go back alone: they end.
+    of pixels, or look at whole regions, see a part at a time, and so does batch norm. Of several processes none can go
+    back alone: they end.
     """
     _steer(training, rate)
     training.net.train()
@@ -169,6 +169,7 @@ def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:
                     f"out of memory on {training.device} with train.parts {training.parts} (params.yaml): raise it"
                 ) from None
         training.parts = min(2 * training.parts, len(batch[0]))
+        training.ema.restore_buffers(training.net)  # batch norm has counted what the failed try saw
         if training.device.type == "cuda":
             torch.cuda.empty_cache()
     try:
