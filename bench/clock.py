@@ -18,6 +18,7 @@ from bench import course
 from roadseg import engine, figures, paths
 from roadseg.deploy import device
 from roadseg.engine import Views
+from roadseg.errors import reported
 from roadseg.scenes import sources
 
 VIEWS = Views(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)
@@ -54,4 +55,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported("bench.clock"):
+        main()

@@ -1,12 +1,13 @@
 """How far colour and place alone go: a pixel classifier without context, the mark that networks must pass.
 
-Reads data/remapped/SOURCE (so fetch and remap have run) and prints one table row: `python bench/context.py [SOURCE]`.
+Reads data/remapped/SOURCE (so fetch and remap have run) and prints one table row: `python bench/context.py
+[SOURCE ...]`, `streets` where none is named.
 The classifier is scikit-learn's random forest on a pixel's red, green, blue, row and column.
 """
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,23 +65,23 @@ def _scores(matrix: np.ndarray) -> dict[str, Any]:
     return {"miou": float(np.mean(list(iou.values()))), "iou": iou, "pixel_accuracy": float(hits.sum() / matrix.sum())}
 
 
-def _pairs(source: str, split: str) -> Iterable[Pair]:
-    for scene in read_index(paths.REMAPPED / source / "index.csv"):
+def _pairs(sources: Sequence[str], split: str) -> Iterable[Pair]:
+    for scene in (scene for source in sources for scene in read_index(paths.REMAPPED / source / "index.csv")):
         if scene.split == split and scene.label:
             image = np.asarray(Image.open(scene.image).convert("RGB"))
             label = Image.open(scene.label).resize(image.shape[1::-1], Image.Resampling.NEAREST)
             yield image, np.asarray(label)
 
 
-def run(source: str = "streets") -> dict[str, Any]:
-    """Measure on a remapped source and print the row of docs/results.md."""
-    train, test = (_pairs(source, split) for split in ("train", "test"))
+def run(sources: Sequence[str]) -> dict[str, Any]:
+    """Measure on remapped sources, all together, and print the row of docs/results.md."""
+    train, test = (_pairs(sources, split) for split in ("train", "test"))
     result = measure(train, test)
     print("| no-context pixel classifier | test mIoU % | test pixel accuracy % | seconds |\n|---|---|---|---|")
     miou, accuracy = 100 * result["miou"], 100 * result["pixel_accuracy"]
-    print(f"| {source}: RGB + position | {miou:.1f} | {accuracy:.1f} | {result['seconds']} |")
+    print(f"| {'+'.join(sources)}: RGB + position | {miou:.1f} | {accuracy:.1f} | {result['seconds']} |")
     return result
 
 
 if __name__ == "__main__":
-    run(*sys.argv[1:])
+    run(sys.argv[1:] or ["streets"])

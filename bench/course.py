@@ -65,7 +65,7 @@ def trained(given: config.Config) -> Trained:
     path = train.train(given, course, recipe, NullRun())
     seconds = time.perf_counter() - begun
     saved = checkpoint.load(path)
-    weights, _ = train.kept(given, saved)
+    weights = train.kept(given, saved).weights
     net, _ = course.network(recipe, given.seed)
     net.load_state_dict(weights)
     net.to(course.device)

@@ -29,6 +29,7 @@ import pandas as pd
 from PIL import Image
 
 from roadseg import config, labels, paths
+from roadseg.errors import reported
 from roadseg.scenes import png
 from roadseg.scenes.parallel import in_threads
 from roadseg.stages import profile, remap
@@ -207,4 +208,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported("bench.data"):
+        main()

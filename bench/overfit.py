@@ -25,6 +25,7 @@ from torch.nn import functional
 from bench import course
 from roadseg import config, engine, losses, nets, paths
 from roadseg.engine import precision
+from roadseg.errors import reported
 from roadseg.metrics import confusion, scores
 from roadseg.nets import counts
 from roadseg.nets.blocks import enlarge
@@ -152,4 +153,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported("bench.overfit"):
+        main()

@@ -23,6 +23,7 @@ from bench import course
 from roadseg import closure, figures, paths
 from roadseg.config import replaced
 from roadseg.deploy import device
+from roadseg.errors import reported
 
 STUDIES, DOCS = Path("params/studies"), Path("docs/studies")
 RUN = ["settings", "seed"]
@@ -152,4 +153,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported("bench.study"):
+        main()

@@ -38,6 +38,7 @@ from bench.overfit import settings
 from bench.study import processor
 from roadseg import config, engine, losses, nets, schedules
 from roadseg.engine import precision
+from roadseg.errors import reported
 from roadseg.nets import counts
 from roadseg.scenes import index
 from roadseg.scenes.augment import FILL, MEAN, STD, USUAL
@@ -285,4 +286,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported("bench.train"):
+        main()

@@ -21,6 +21,7 @@ from torch import nn
 
 from roadseg import nets, paths
 from roadseg.deploy import engines, export
+from roadseg.errors import reported
 from roadseg.scenes.augment import MEAN, STD, normalise
 
 SIZES = (96, 160), (75, 133)
@@ -97,4 +98,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported("bench.zoo"):
+        main()

@@ -4,6 +4,7 @@ Prefect would start such a server itself, and leave it behind, holding the termi
 -9. This one ends with the flow, however that ends. It writes to the same database, so `make up` shows its runs later.
 """
 
+import logging
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from pipelines.processes import group
-from roadseg.errors import StageFailure
+from roadseg.errors import StageFailure, UserError
 
 START_S = 180.0  # its first start migrates a database; on a busy machine that took over 20 s
 # Prefect's own settings for a server that serves one process: no pages, no schedules.
@@ -29,6 +30,8 @@ ALONE = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__
 @contextmanager
 def api() -> Iterator[str]:
     """Gives the API's address for the length of the block. Raises StageFailure if the server does not come up."""
+    for handler in logging.getLogger().handlers:  # the terminal's; what goes to the API is whole
+        handler.addFilter(unexpected)
     if address := PREFECT_API_URL.value():
         yield address
         return
@@ -47,6 +50,12 @@ def api() -> Iterator[str]:
                 yield address
             finally:
                 APILogWorker.drain_all(timeout=10)  # the runs' last lines, while there is somebody to take them
+
+
+def unexpected(record: logging.LogRecord) -> bool:
+    """Whether the terminal should show this: not the traceback of an error that is then said in one line."""
+    error = record.exc_info[1] if record.exc_info else None
+    return bool(os.environ.get("ROADSEG_DEBUG")) or not isinstance(error, UserError | StageFailure)
 
 
 def _wait(server: "subprocess.Popen[str]", health: str) -> None:

@@ -352,8 +352,19 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts_as_if_it_always_had() -
     assert resumed.parts == 4
     net = Large()
     net.most = 0
-    with pytest.raises(StageFailure, match=r"out of memory on cpu with one crop at a time: lower search\.crops"):
+    with pytest.raises(StageFailure, match=r"out of memory on cpu with one crop at a time: start with train\.parts 4"):
         list(fit(begin(net=net)))
+
+
+def test_a_crop_that_is_too_small_for_batch_norm_is_one_line() -> None:
+    class Deep(Net):
+        def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+            return self.head(self.body(image.mean(dim=(2, 3), keepdim=True)))
+
+    with pytest.raises(
+        StageFailure, match=r"one crop of \d+x\d+ at a time is too small for batch norm: raise train\.b"
+    ):
+        list(fit(begin(net=Deep(), parts=4)))
 
 
 def test_memory_that_runs_out_elsewhere_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,6 +413,12 @@ def test_a_gradient_is_clipped() -> None:
         moved.append(float(torch.stack(steps).norm()))
     assert moved[1] == pytest.approx(0.02 * 0.01, rel=1e-3)
     assert moved[0] > 10 * moved[1]
+
+
+@pytest.mark.parametrize("name", ["sgd(momentum=2)", "sgd(momentum=-1)", "rmsprop(alpha=2)", "rmsprop(momentum=5)"])
+def test_a_momentum_out_of_its_range_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"`(momentum|alpha)` \(=-?\d\) must be from 0 to 0\.9999"):
+        optimizers.build(name, Net(), weight_decay=0.0)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam(beta1=0.8)", "sgd(momentum=0.8, nesterov=1)", "rmsprop"])

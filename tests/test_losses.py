@@ -136,6 +136,9 @@ def test_a_batch_of_ignored_pixels_costs_nothing_and_moves_nothing(name: str) ->
     (1000 * loss).backward()  # as a factor in a sum, or a gradient scaler, does
     assert loss.item() == 0
     assert logits.grad is not None and not logits.grad.any()
+    logits = logits.detach()
+    logits[:, 3] = -torch.inf
+    assert build(name)(logits, torch.full_like(target, 255)).item() == 0
 
 
 @EVERY
@@ -229,6 +232,23 @@ def test_a_sum_computes_the_softmax_once() -> None:
     assert (counts["aten::_log_softmax"], counts.get("aten::_softmax", 0)) == (1, 0)
 
 
+def test_lovasz_keeps_its_gradient_over_a_million_pixels() -> None:
+    """Against numpy in float64: a pixel's share of a class's cost is about a millionth."""
+    torch.manual_seed(0)
+    logits, target = 3 * torch.randn(1, 2, 1024, 1024), torch.randint(2, (1, 1024, 1024))
+    build("lovasz")(logits.requires_grad_(), target).backward()
+    odds = np.exp(logits.detach().double().numpy()[0].reshape(2, -1))
+    p, truth = odds / odds.sum(axis=0), target.numpy().reshape(-1)
+    by_p = np.zeros_like(p)
+    for c in range(2):
+        order = np.argsort(-abs((truth == c) - p[c]))
+        others = np.cumsum(truth[order] != c)
+        cost = np.arange(1, len(order) + 1) / ((truth == c).sum() + others)
+        by_p[c, order] = np.where(truth[order] == c, -1, 1) * np.diff(cost, prepend=0) / 2
+    expected = p * (by_p - (p * by_p).sum(axis=0))
+    assert np.linalg.norm(logits.grad.numpy().reshape(2, -1) - expected) < 1e-4 * np.linalg.norm(expected)
+
+
 def test_settings_do_what_they_say() -> None:
     logits, target = batch()
     pixels = probabilities(logits, target)
@@ -254,7 +274,11 @@ def test_settings_do_what_they_say() -> None:
         ("ohem(class_weights=ones)", r"there are no class weights 'ones': choose enet or none"),
         ("dice - edge", r"loss 'dice - edge' cannot be read: write NAME, NAME"),
         ("dice(3)", r"cannot be read"),
-        ("ohem(threshold=0)", r"loss 'ohem\(threshold=0\)': `threshold` must be above 0"),
+        ("ohem(threshold=0)", r"loss 'ohem\(threshold=0\)': `threshold` \(=0\) must be from 1e-06 to 1"),
+        ("focal(gamma=-1)", r"loss 'focal\(gamma=-1\)': `gamma` \(=-1\) must be from 0 to 100"),
+        ("focal(gamma=1e400)", r"focal takes no gamma=inf"),
+        ("dice + 0 * lovasz", r"lovasz has the factor 0, which must be above 0"),
+        ("1e400 * dice", r"dice has the factor inf, which must be above 0 and finite"),
         ("2 ** dice", r"cannot be read"),
         ("dice +", r"cannot be read"),
         ("", r"cannot be read"),

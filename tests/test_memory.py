@@ -37,6 +37,7 @@ def test_a_freed_tensor_is_taken_again_without_new_pages() -> None:
     "said",
     [
         "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried",
+        "could not create a primitive",
         "CUDA error: out of memory",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
     ],

@@ -152,6 +152,18 @@ def test_a_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
     assert not aside.exists()
 
 
+@pytest.mark.parametrize("file", ["images.bin", "labels.bin", "table.npy", "scenes.json"])
+@pytest.mark.parametrize("left", [0, 10, None])
+def test_a_damaged_pack_is_built_again(tmp_path: Path, file: str, left: int | None) -> None:
+    scene = drawn(tmp_path, "a", (8, 8))
+    path = pack([scene]).folder / file
+    if left is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:left])
+    np.testing.assert_array_equal(pack([scene])[0][0], read(scene.image))
+
+
 def test_two_builders_at_once_make_one_pack(tmp_path: Path) -> None:
     """The second process, begun while the first one builds, waits for it and builds nothing."""
     scene = drawn(tmp_path, "a", (32, 32))

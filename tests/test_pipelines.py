@@ -381,3 +381,15 @@ def test_a_wrong_schedule_is_said() -> None:
     )
     with pytest.raises(UserError, match=r"^params.yaml: retrain: 'soon', 'UTC' is no schedule: "):
         serve.schedule(Retrain(cron="soon", timezone="UTC", revision="HEAD"))
+
+
+def test_a_mistake_that_a_flow_finds_is_one_line(workspace: Path) -> None:
+    """Prefect would show a traceback of it, and of each task that it passes through."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "ROADSEG_"))}
+    command = [sys.executable, "-m", "pipelines.search"]
+    done = subprocess.run(
+        command, cwd=workspace, env=clean | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, timeout=300
+    )
+    assert done.stderr.endswith("search: data/profile/weights.json is missing: run the profile stage first\n")
+    assert "Traceback" not in done.stderr and "Encountered" not in done.stderr
+    assert done.returncode == 2

@@ -1,5 +1,6 @@
 """The range test and the drawn schedules, on a few drawn scenes."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from roadseg import config, figures
-from roadseg.errors import UserError
+from roadseg.errors import StageFailure, UserError
 from roadseg.stages import profile, rates
 from roadseg.stages.training import Course
 from tests.test_overfit import STREETS, prepared
@@ -19,6 +20,9 @@ def test_schedules_are_drawn(workspace: Path, capsys: pytest.CaptureFixture[str]
     assert "deep/schedule.png" in capsys.readouterr().out
     assert [len(figures.schedules({"a": [1, 0]}, momenta).axes) for momenta in ({}, {"a": [0.9, 0.8]})] == [1, 2]
     rates.draw(config.read(), ["one_cycle(low_momentum=0.85, high_momentum=0.95)"], Path("deep/schedule.png"))
+    for out in ("deep", "deep/schedule", "deep/schedule.txt"):
+        with pytest.raises(UserError, match=rf"--out: {out} must be a picture, so end in \.png, \.pdf or \.svg"):
+            rates.draw(config.read(), [], Path(out))
     with pytest.raises(UserError, match="there is no schedule 'linear'"):
         rates.draw(config.read(), ["linear"], Path("schedule.png"))
 
@@ -50,8 +54,15 @@ def test_the_range_test_finds_a_rate_between_too_low_and_too_high(workspace: Pat
     course = Course.open(given)
     tried = rates.tried(course, "fastscnn", steps=10, low=1e-6, high=1e-5)
     assert tried["learning_rate"].iloc[[0, 9]].tolist() == pytest.approx([1e-6, 1e-5])
-    with pytest.raises(UserError, match=r"--low 1 must be below --high 0\.1"):
-        rates.run(given, None, steps=20, low=1, high=0.1, out=Path("models/rate"))
+    for high in (0.1, math.inf):
+        with pytest.raises(UserError, match=rf"--low 1 must be below --high {high:g}"):
+            rates.run(given, None, steps=20, low=1, high=high, out=Path("models/rate"))
+    with pytest.raises(
+        StageFailure, match="fastscnn's loss does not fall between 1e-09 and 1e-08: give a higher --high"
+    ):
+        rates.run(given, "fastscnn", steps=20, low=1e-9, high=1e-8, out=Path("models/rate"))
+    with pytest.raises(UserError, match=r"--out: params\.yaml cannot be made a folder \(File exists\): name another"):
+        rates.run(given, None, steps=20, low=1e-5, high=1, out=Path("params.yaml"))
     with pytest.raises(UserError, match=r"^there is no network 'net'"):
         rates.run(given, "net", steps=20, low=1e-5, high=1, out=Path("models/rate"))
     Path("data/profile/weights.json").unlink()

@@ -118,6 +118,9 @@ def test_settings_change_the_curve() -> None:
         ("one_cycle(rise=1)", r"`rise` \(=1\) must be from 0 to 0\.99"),
         ("one_cycle(low_momentum=0.85)", r"`low_momentum` and `high_momentum` go together"),
         ("poly(warm_up=1)", r"`warm_up` \(=1\) must be"),
+        ("poly(power=-1)", r"schedule .*: `power` \(=-1\) must be from 0 to 100"),
+        ("cosine(restarts=1e400)", r"cosine takes no restarts=inf"),
+        ("step(factor=2)", r"`factor` \(=2\) must be from 0 to 1"),
         ("poly(", r"schedule 'poly\(' cannot be read"),
     ],
 )

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import save_file
 
-from roadseg import nets
+from roadseg import nets, paths
 from roadseg.config import Config
 from roadseg.engine import Diverged
 from roadseg.errors import StageFailure, UserError
@@ -100,6 +100,15 @@ def finish(study: Search) -> Search:
     while study.remaining:
         study.run()
     return study
+
+
+@pytest.mark.parametrize("damage", [b"no database", None])
+def test_a_damaged_study_is_one_line(course: Course, damage: bytes | None) -> None:
+    opened(course)
+    path = paths.state("study", "optuna.db")
+    path.write_bytes(path.read_bytes()[:20_000] if damage is None else damage)
+    with pytest.raises(UserError, match=r"study/optuna\.db is damaged \(.+\): delete it, and the search starts anew$"):
+        opened(course)
 
 
 def test_each_network_is_tried_once_with_the_same_recipe_before_the_sampler_chooses(course: Course) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from bench import course, study
+from bench import course, learned, study
 from roadseg import config
 from roadseg.errors import UserError
 from roadseg.stages import profile, trainable
@@ -45,6 +45,13 @@ def test_a_run_is_trained_and_scored(workspace: Path) -> None:
     assert made.steps > 0 and made.scores["val"].miou == made.curve["val_miou"].iloc[-1], "the same weights and scenes"
     assert 0 < made.scores["test"].miou < 1
     assert not list(Path(".state/checkpoints").glob("*.pt"))
+
+
+def test_one_network_alone_is_not_held_against_others() -> None:
+    one = {"best": [0.3, 0.4], "median": [0.1, 0.2], "best enet": [0.3, 0.4]}
+    assert list(learned.verdicts(one, 0.5, 0.2).values()) == [True, True, True]
+    held = learned.verdicts(one | {"best fcn": [0.1, 0.2]}, 0.5, 0.2)
+    assert held["networks differ by more than seeds do"] and len(held) == 4
 
 
 def test_settings_that_there_are_not_are_refused() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from roadseg import checkpoint, config, kernels, paths
+from roadseg.engine import Report
 from roadseg.errors import UserError
 from roadseg.metrics import Scores
 from roadseg.stages import profile, score, train, trainable, training
@@ -113,7 +115,7 @@ def test_mixup_of_one_crop_is_refused(workspace: Path) -> None:
         UserError, match=r"train\.mixup: a step has one crop \(share 1\) .* needs two: raise train\.batch"
     ):
         train.train(given, course, RECIPE, NullRun())
-    assert course.plan(0.5, 1).phases[0].crops == 3, "smaller crops are more"
+    assert course.plan(0.5, 1).phases[0].crops == 2, "smaller crops are more"
 
 
 def test_the_encoder_alone_learns_at_its_own_rate(workspace: Path) -> None:
@@ -179,6 +181,28 @@ def test_a_patience_shorter_than_a_validation_apart_does_not_stop_what_improves(
     assert [row["val_miou"] for row in saved["curve"]] == [0.1, 0.4, 0.3]
 
 
+def test_a_validations_loss_is_the_mean_of_its_steps_and_the_line_shows_its_own_score(
+    scored: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 steps in 8 reports: some of two steps, most of one."""
+    scored += [0.1, 0.4]
+    given = config.read()
+    course, shown = Course.open(given), []
+    learner = course.begin(RECIPE, epochs=1, seed=1)
+    ends = [10 * tick // training.TICKS for tick in range(1, training.TICKS + 1)]
+
+    def fit(course: Course, training: Any, recipe: Recipe, *, epochs: float, reports: int) -> Any:
+        for begun, step in pairwise([0, *ends]):
+            losses = [2 - step / 10 for step in range(begun, step)]
+            loss = sum(losses) / len(losses)
+            yield Report(step, 10, step / 10, loss, 0.1, 1.0, parts=1, setbacks=0)
+
+    monkeypatch.setattr(Course, "fit", fit)
+    looks = course.validated(learner, RECIPE, epochs=1, times=1, show=lambda report, miou: shown.append(miou))
+    assert [look.loss for look in looks] == [pytest.approx(sum(2 - step / 10 for step in range(10)) / 10)]
+    assert shown == [None] * training.TICKS + [0.1]
+
+
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_weights_that_are_written_are_those_asked_for(scored: list[float], keep: str) -> None:
     scored += [0.1, 0.4, 0.3, 0.2, 0.2, 0.2]
@@ -195,8 +219,28 @@ def test_the_weights_that_are_written_are_those_asked_for(scored: list[float], k
     expected = saved["best"]["net"] if keep == "best" else saved["training"]["ema"]
     written = checkpoint.load(paths.TRAIN / "finalists" / RECIPE.name / "weights.pt")
     assert all(torch.equal(value, expected[name]) for name, value in written.items())
+    recipe = json.loads((paths.TRAIN / "finalists" / RECIPE.name / "recipe.json").read_text())
+    assert recipe["epochs"] == 6 and recipe["kept_epoch"] == pytest.approx(2 if keep == "best" else 4, abs=0.6)
     said = json.loads((paths.TRAIN / "metrics.json").read_text())
     assert said["best_val_miou"] == (0.4 if keep == "best" else 0.2), "as the validation that saw them said"
+
+
+def test_a_finalist_of_other_classes_and_a_damaged_one_are_not_scored(workspace: Path) -> None:
+    given = prepared(sources=STREETS, train={"epochs": 1, "batch": 2})
+    profile.run(given)
+    course = Course.open(given)
+    with stage("train") as running:
+        train.write(given, course, {RECIPE: train.train(given, course, RECIPE, NullRun())}, running)
+    path = paths.TRAIN / "finalists" / RECIPE.name / "recipe.json"
+    recipe = json.loads(path.read_text())
+    for damaged, said in (
+        (recipe | {"space": "camvid11", "classes": ["sky"]}, "trained on camvid11, and data.space .* is cityscapes19"),
+        (recipe | {"network": "enet"}, r"not as the train stage left it \(Error\(s\) in loading"),
+        ({}, r"not as the train stage left it \('classes'\): run that stage again"),
+    ):
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match=said):
+            score.run(given, None, score.views("1", False, None), "val")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ import torch
 
 from roadseg.errors import UserError
 
+BROKEN = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AssertionError, pickle.UnpicklingError)
+"""What torch.load raises at a file that is cut short or has wrong bytes."""
+
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write beside `path`, force to disk, then rename: a kill at any moment leaves the old file or the new one."""
@@ -31,6 +34,6 @@ def load(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: no checkpoint was saved there") from None
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except BROKEN as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} is not a checkpoint of ours ({reason}): delete it and start again") from None

@@ -14,11 +14,12 @@ from roadseg.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+"""NumPy's generators, which Optuna draws by, take no more than 32 bits; trials count on from it."""
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Data(Section):
@@ -433,9 +434,11 @@ def read(path: Path = Path("params.yaml")) -> Config:
         # A misspelt key is two errors, the key that is missing and the one that nobody knows: the second says more.
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"
-        said = {"extra_forbidden": "there is no such key", "missing": "this key is missing"}.get(
-            first["type"], first["msg"]
-        )
+        said = {
+            "extra_forbidden": "there is no such key",
+            "missing": "this value is missing" if key[-1].isdigit() else "this key is missing",  # of a list's, or not
+            "tuple_type": "must be a list",
+        }.get(first["type"], first["msg"])
         given = "" if first["type"] == "missing" else f" (it is {first['input']!r})"
         raise UserError(f"{path}: {key}: {said}{given}") from None
 

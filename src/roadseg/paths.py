@@ -72,6 +72,23 @@ def weights(source: str) -> Path:
     return home() / ".state" / "registered" / found["name"] / found["number"] / "weights.safetensors"
 
 
+def folder(path: Path) -> Path:
+    """A folder that a person named for results, made where there is none. Raises UserError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: {path} cannot be made a folder ({error.strerror}): name another") from None
+    return path
+
+
+def picture(path: Path) -> Path:
+    """A picture that a person named for results, whose folder is made. Raises UserError where it can be none."""
+    if path.suffix.lower() not in (".png", ".pdf", ".svg") or path.is_dir():
+        raise UserError(f"--out: {path} must be a picture, so end in .png, .pdf or .svg")
+    folder(path.parent)
+    return path
+
+
 def finalists(folder: Path) -> list[Path]:
     """The finalists' folders, by name. Raises UserError where there is none."""
     found = sorted(path.parent for path in folder.glob("*/recipe.json"))

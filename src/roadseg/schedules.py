@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from roadseg import named
+from roadseg.named import in_range
 
 Factor = Callable[[float], float]
 
@@ -37,7 +38,7 @@ def constant(warm_up: float = WARM_UP) -> Schedule:
 
 def step(every: float = 1 / 3, factor: float = 0.1, warm_up: float = WARM_UP) -> Schedule:
     """Times `factor` after each share `every` of training."""
-    _in_range(every=(every, 1e-3, 1), warm_up=(warm_up, 0, 0.9))
+    in_range(every=(every, 1e-3, 1), factor=(factor, 0, 1), warm_up=(warm_up, 0, 0.9))
     return Schedule(_risen(lambda progress: factor ** math.floor(progress / every + 1e-9), warm_up))
 
 
@@ -47,6 +48,7 @@ def poly(power: float = 0.9, restarts: float = 0, warm_up: float = WARM_UP) -> S
     `restarts`: so many times it starts anew from the peak, in equal cycles (SGDR's, Loshchilov and Hutter 2017, with
     this curve in place of its cosine).
     """
+    in_range(power=(power, 0, 100))
     return _warmed(_cycles(lambda progress: (1 - progress) ** power, restarts), warm_up)
 
 
@@ -64,8 +66,8 @@ def one_cycle(
     With both momenta (torch's are 0.85 and 0.95), momentum goes from the high one to the low one and back.
     """
 
-    _in_range(rise=(rise, 0, 0.99), start=(start, 1, 1e12), end=(end, 1, 1e12))
-    _in_range(low_momentum=(low_momentum, 0, 0.9999), high_momentum=(high_momentum, 0, 0.9999))
+    in_range(rise=(rise, 0, 0.99), start=(start, 1, 1e12), end=(end, 1, 1e12))
+    in_range(low_momentum=(low_momentum, 0, 0.9999), high_momentum=(high_momentum, 0, 0.9999))
     if bool(low_momentum) != bool(high_momentum):
         raise ValueError("`low_momentum` and `high_momentum` go together")
 
@@ -84,7 +86,7 @@ def one_cycle(
 
 def _warmed(factor: Factor, warm_up: float) -> Schedule:
     """A linear rise from a tenth to 1 over a share `warm_up`, then `factor` of the progress of the rest."""
-    _in_range(warm_up=(warm_up, 0, 0.9))
+    in_range(warm_up=(warm_up, 0, 0.9))
 
     def rate(progress: float) -> float:
         if progress < warm_up:
@@ -99,19 +101,14 @@ def _risen(factor: Factor, warm_up: float) -> Factor:
     return lambda progress: factor(progress) * (_rise(progress / warm_up) if progress < warm_up else 1.0)
 
 
-def _in_range(**given: tuple[float, float, float]) -> None:
-    for name, (value, low, high) in given.items():
-        if not low <= value <= high:
-            raise ValueError(f"`{name}` (={value:g}) must be from {low:g} to {high:g}")
-
-
 def _rise(progress: float) -> float:
     return WARM_UP_START + (1 - WARM_UP_START) * progress
 
 
 def _cycles(factor: Factor, restarts: float) -> Factor:
     """`factor` over each of restarts + 1 equal parts; the very end is the end of the last."""
-    if restarts != int(restarts) or restarts < 0:
+    in_range(restarts=(restarts, 0, 1e6))
+    if restarts != int(restarts):
         raise ValueError("`restarts` must be a whole number")
     cycles = int(restarts) + 1
 

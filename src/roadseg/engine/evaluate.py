@@ -24,6 +24,8 @@ from roadseg.scenes.pack import Pack
 
 AT_ONCE = 1 << 28
 """Logits that are brought to a label's size at once: 1 GiB. Mapillary's 66 classes at 20 megapixels would take 5."""
+LEAST = 32
+"""Pixels of a view's side: the deepest stride of most networks, and of Mix Transformers what attention looks at."""
 OVERLAP = 1 / 3
 """Share of a window that the next one covers again, at least."""
 
@@ -97,7 +99,7 @@ def said(net: Callable[[Tensor], Tensor], image: Tensor, views: Views = PLAIN) -
     height, width = image.shape[-2:]
     total = torch.zeros(())
     for scale in views.scales:
-        size = max(1, round(height * scale)), max(1, round(width * scale))
+        size = max(LEAST, round(height * scale)), max(LEAST, round(width * scale))
         view = image if scale == 1 else F.interpolate(image, size=size, mode="bilinear", antialias=scale < 1)
         for flipped in (False, True)[: 1 + views.flip]:
             logits = _slid(net, view.flip(3) if flipped else view, views)

@@ -158,16 +158,24 @@ def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:
             with memory.recognised():
                 value = _backward(training, *batch)
             break
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if training.parts >= len(batch[0]):
+                # a CPU's memory that the whole batch once had is in pieces by then, too small for other sizes
                 raise StageFailure(
-                    f"out of memory on {training.device} with one crop at a time: lower search.crops or "
-                    "train.long_side (params.yaml)"
-                ) from None
+                    f"out of memory on {training.device} with one crop at a time: start with train.parts "
+                    f"{training.parts}, or lower search.crops or train.long_side (params.yaml)"
+                ) from error
             if distributed.size() > 1:
                 raise StageFailure(
                     f"out of memory on {training.device} with train.parts {training.parts} (params.yaml): raise it"
                 ) from None
+        except ValueError as error:
+            if "Expected more than 1 value per channel" not in str(error):  # torch's batch norm
+                raise
+            raise StageFailure(
+                f"one crop of {batch[0].shape[2]}x{batch[0].shape[1]} at a time is too small for batch norm: raise "
+                "train.batch or search.crops, or lower train.parts (params.yaml)"
+            ) from None
         training.parts = min(2 * training.parts, len(batch[0]))
         training.ema.restore_buffers(training.net)  # batch norm has counted what the failed try saw
         if training.device.type == "cuda":

@@ -15,8 +15,13 @@ import torch
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _AT_ONCE = 1 << 26
 """Bytes asked of the system at a time: 64 MiB."""
-_SAID = "DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"
-"""By RuntimeErrors of torch's that mean it: a CPU's, and those of libraries which ask a GPU themselves."""
+_SAID = (
+    "DefaultCPUAllocator",
+    "could not create a primitive",  # oneDNN, for a convolution on a CPU
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""By RuntimeErrors of torch's that mean it: its own, and those of libraries which ask for memory themselves."""
 
 
 @contextmanager

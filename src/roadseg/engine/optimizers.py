@@ -13,8 +13,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from roadseg import named
+from roadseg.named import in_range
 
 Groups = list[dict[str, Any]]
+
+MOST = 0.9999
+"""Of a momentum: at 1 nothing that a step adds would ever fade."""
 
 
 def adamw(beta1: float = 0.9, beta2: float = 0.999) -> Callable[[Groups], Optimizer]:
@@ -29,6 +33,7 @@ def adam(beta1: float = 0.9, beta2: float = 0.999) -> Callable[[Groups], Optimiz
 
 def sgd(momentum: float = 0.9, nesterov: float = 0) -> Callable[[Groups], Optimizer]:
     """With momentum, as most segmentation papers train; Nesterov's where `nesterov` is not 0."""
+    in_range(momentum=(momentum, 0, MOST))
 
     def make(groups: Groups) -> Optimizer:
         made = torch.optim.SGD(groups, momentum=momentum, nesterov=bool(nesterov), fused=True)
@@ -43,6 +48,7 @@ def sgd(momentum: float = 0.9, nesterov: float = 0) -> Callable[[Groups], Optimi
 
 def rmsprop(alpha: float = 0.99, momentum: float = 0.9) -> Callable[[Groups], Optimizer]:
     """Tieleman and Hinton 2012 with momentum."""
+    in_range(alpha=(alpha, 0, MOST), momentum=(momentum, 0, MOST))
     return lambda groups: torch.optim.RMSprop(groups, alpha=alpha, momentum=momentum)
 
 

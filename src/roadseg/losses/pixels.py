@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from roadseg import kernels
 from roadseg.distributed import averaged
+from roadseg.named import in_range
 
 IGNORE = 255
 
@@ -118,6 +119,7 @@ def focal(weights: Tensor | None, gamma: float = 2.0) -> Loss:
     Divided by the sum of the pixels' weights: not by the number of objects, as in detection, nor by the sum of the
     modulated weights, which would undo the focus.
     """
+    in_range(gamma=(gamma, 0, 100))
 
     def of(pixels: Pixels) -> Tensor:
         wrong = (-torch.expm1(-pixels.negative_log)).clamp_min(1e-8)  # of 0 ** gamma the gradient may be infinite
@@ -135,8 +137,7 @@ def ohem(weights: Tensor | None, threshold: float = 0.7, kept: float = 1 / 16) -
     own share `kept`.
     """
 
-    if not 0 < threshold <= 1 or not 0 <= kept <= 1:
-        raise ValueError("`threshold` must be above 0 and at most 1, `kept` from 0 to 1")
+    in_range(threshold=(threshold, 1e-6, 1), kept=(kept, 0, 1))
 
     def of(pixels: Pixels) -> Tensor:
         hard = _hard(pixels.negative_log.detach(), pixels.labelled, threshold, kept)

@@ -45,7 +45,7 @@ def lovasz() -> Loss:
         probabilities_PC = pixels.probability.movedim(1, 3)[pixels.labelled]
         truth_P = pixels.target[pixels.labelled]
         costs = [_of_class(probabilities_PC[:, c], truth_P == c) for c in truth_P.unique().tolist()]
-        return torch.stack(costs).mean() if costs else (pixels.logits * 0).sum()
+        return torch.stack(costs).mean() if costs else pixels.negative_log.sum()
 
     return Loss(of)
 
@@ -63,11 +63,13 @@ def _over_present(cost_C: Tensor, true_C: Tensor) -> Tensor:
 
 
 def _of_class(probability_P: Tensor, is_class_P: Tensor) -> Tensor:
-    """The Lovász extension of a class's Jaccard loss at its errors (algorithm 1 of the paper)."""
-    truth = is_class_P.float()
-    errors, order = (truth - probability_P).abs().sort(descending=True)
-    ordered = truth[order]
+    """The Lovász extension of a class's Jaccard loss at its errors (algorithm 1 of the paper).
+
+    The costs are float64: they are near 1, and a million pixels make steps of a millionth between them.
+    """
+    errors, order = (is_class_P.to(probability_P.dtype) - probability_P).abs().sort(descending=True)
+    ordered = is_class_P[order].double()
     total = ordered.sum()
     cost = 1 - (total - ordered.cumsum(0)) / (total + (1 - ordered).cumsum(0))
     steps = torch.cat([cost[:1], cost.diff()])
-    return errors @ steps
+    return (errors.double() @ steps).to(probability_P.dtype)

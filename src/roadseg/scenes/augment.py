@@ -27,7 +27,10 @@ FILL = tuple(round(255 * mean) for mean in MEAN)
 """Of an image where there is no scene: ImageNet's mean colour, R, G, B."""
 
 MULTIPLE = 32
-"""Partial crops are a multiple of this, the largest total stride of our networks."""
+"""Partial crops are a multiple of this, the largest total stride of most networks."""
+LEAST = 64
+"""Pixels of a partial crop's side, the largest total stride of any. Below it DDRNet's last convolution of stride 2 sees
+maps one pixel wide, of which oneDNN 3.x computes bfloat16 gradients from memory that nobody wrote."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,14 @@ cv2.setNumThreads(0)
 def crop_size(height: int, width: int, share: float) -> tuple[int, int]:
     """Crop (height, width), pixels, for a share (0..1] of a scene's height and width.
 
-    1 is the scene itself, whatever its size; less is rounded to the nearest multiple of 32, at least 32 and at most
+    1 is the scene itself, whatever its size; less is rounded to the nearest multiple of 32, at least 64 and at most
     the scene.
     """
     if not 0 < share <= 1:
         raise ValueError(f"`share` (={share}) of a scene's side must be in (0, 1]")
     if share == 1:
         return height, width
-    near_h, near_w = (max(1, int(side * share / MULTIPLE + 0.5)) * MULTIPLE for side in (height, width))
+    near_h, near_w = (max(LEAST, int(side * share / MULTIPLE + 0.5) * MULTIPLE) for side in (height, width))
     return min(near_h, height), min(near_w, width)
 
 

@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import shutil
 import time
 from collections import Counter
@@ -64,6 +65,8 @@ class Pack:
         """A line for each scene that was asked for and cannot be read."""
         self._images = np.memmap(folder / "images.bin", dtype=np.uint8, mode="r")
         self._labels = np.memmap(folder / "labels.bin", dtype=np.uint8, mode="r")
+        if (len(self._images), len(self._labels)) != (3 * self.pixels, int(np.prod(self.table[:, 4:], axis=1).sum())):
+            raise ValueError(f"{folder} is damaged: its files have other sizes than table.npy says")
 
     def __len__(self) -> int:
         return len(self.table)
@@ -115,9 +118,9 @@ def pack(
     key = _key(scenes, limits, skip_unreadable)
     folder = paths.state("packs", key)
     with _alone(folder.with_name("lock")):
-        if folder.exists() and _mended(scenes, Pack(folder)):
+        if folder.exists() and not _good(scenes, folder):
             folder.rename(folder.with_name(f"{key}{ASIDE}"))
-        there = folder.exists()  # a pack is placed by one rename: it is whole or not there
+        there = folder.exists()
         _make_room(folder, _on_disk(folder) if there else _bytes(scenes, limits), limit_gb)
         if not there:
             _build(scenes, limits, skip_unreadable, folder)
@@ -188,13 +191,17 @@ def _key(scenes: Sequence[Scene], limits: Limits, skip_unreadable: bool) -> str:
     return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
 
-def _mended(scenes: Sequence[Scene], found: Pack) -> bool:
-    """Whether a scene that the pack left out can be read by now."""
+def _good(scenes: Sequence[Scene], folder: Path) -> bool:
+    """Whether the pack's files are whole, and no scene that it left out can be read by now."""
+    try:
+        found = Pack(folder)
+    except (OSError, ValueError, LookupError, EOFError):
+        return False
     for place in set(range(len(scenes))) - set(found.places):
         with suppress(UserError):
             _pair(scenes[place], (None, None))
-            return True
-    return False
+            return False
+    return True
 
 
 @contextmanager
@@ -224,6 +231,9 @@ def _placed(folder: Path) -> Iterator[Path]:
     except (UserError, OSError):
         shutil.rmtree(aside)
         raise
+    for path in aside.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut would leave a folder of that name with half its files
     aside.rename(folder)
 
 

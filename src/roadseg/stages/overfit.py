@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from roadseg import engine, figures, losses, nets, schedules
+from roadseg import engine, figures, losses, nets, paths, schedules
 from roadseg.config import Config
 from roadseg.errors import StageFailure, UserError
 from roadseg.metrics import scores
@@ -65,6 +65,7 @@ def run(
     config = registered.pinned(config)
     names = tuple(networks) or config.search.networks
     nets.known(names)
+    paths.folder(out)
     few, classes = chosen(config, scenes), len(sources.space_of(config).classes)
     rows, below = [], []
     with Progress() as progress:
@@ -85,7 +86,6 @@ def run(
             progress.console.print(f"{said}, {last.seconds:.0f} s{small}", markup=False)
             rows += [{"network": name, "step": one.step, "loss": one.loss, "miou": one.miou} for one in looks[1:]]
             below += [name] * (last.miou < goal)
-    out.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame(rows, columns=["network", "step", "loss", "miou"])
     frame.to_csv(out / "overfit.csv", index=False)
     figures.overfit(frame, goal).savefig(out / "overfit.png")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from roadseg import figures, nets, schedules
+from roadseg import figures, nets, paths, schedules
 from roadseg.config import Config, Train
 from roadseg.engine import Diverged
 from roadseg.errors import StageFailure, UserError
@@ -25,6 +25,8 @@ from roadseg.stages.training import Course, Recipe
 POINTS = 500
 SMOOTH = 0.9
 """Decay of the loss's moving average."""
+FALL = 0.95
+"""A smoothed loss whose lowest is not below so much of its first has not fallen: its batches differ by as much."""
 BURST = 2.0
 """The test ends where the smoothed loss is so many times its lowest."""
 
@@ -43,8 +45,7 @@ def draw(config: Config, names: Sequence[str], out: Path) -> None:
         for name, one in built.items()
     }
     momenta = {name: [one.momentum(place) for place in places] for name, one in built.items() if one.momentum}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figures.schedules(rates, momenta).savefig(out)
+    figures.schedules(rates, momenta).savefig(paths.picture(out))
     Console().print(str(out), markup=False)
 
 
@@ -57,8 +58,9 @@ def _factors(train: Train, places: Sequence[float]) -> list[float]:
 
 def run(config: Config, network: str | None, *, steps: int, low: float, high: float, out: Path) -> float:
     """Prints where the loss falls fastest and returns that learning rate. UserError for a network that there is not."""
-    if low >= high:
-        raise UserError(f"--low {low:g} must be below --high {high:g}")
+    if not low < high < math.inf:
+        raise UserError(f"--low {low:g} must be below --high {high:g}, which must be a number")
+    paths.folder(out)
     config = registered.pinned(config)
     nets.known([network] if network else [])
     name = network or config.search.networks[0]
@@ -70,9 +72,12 @@ def run(config: Config, network: str | None, *, steps: int, low: float, high: fl
     frame = tried(Course.open(config), name, steps, low, high)
     if len(frame) < 3:
         raise StageFailure(f"rate: {name}'s loss bursts at once: give a lower --low than {low:g}")
+    if frame["smooth"].min() > FALL * frame["smooth"].iloc[0]:
+        raise StageFailure(
+            f"rate: {name}'s loss does not fall between {low:g} and {high:g}: give a higher --high, or more --steps"
+        )
     slope = frame["smooth"].diff() / frame["learning_rate"].map(math.log).diff()
     best = float(frame["learning_rate"].iloc[int(slope.argmin())])
-    out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(out / "rate.csv", index=False)
     figures.rates(frame, best).savefig(out / "rate.png")
     Console().print(

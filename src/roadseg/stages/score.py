@@ -5,15 +5,19 @@ in torch at float32, not the exported file, and nothing is chosen by it.
 """
 
 import json
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
-from roadseg import checkpoint, engine, labels, nets, paths
+from roadseg import checkpoint, engine, nets, paths
 from roadseg.config import Config
 from roadseg.engine import Views
 from roadseg.errors import UserError
+from roadseg.labels import LabelSpace
 from roadseg.metrics import bootstrap_interval, scores
+from roadseg.scenes import sources
 from roadseg.scenes.index import labelled
 from roadseg.scenes.pack import pack
 
@@ -44,11 +48,8 @@ def run(config: Config, finalist: str | None, chosen: Views, split: str) -> dict
     name = finalist or (next(iter(found)) if len(found) == 1 else "")
     if name not in found:
         raise UserError(f"which finalist? {paths.TRAIN}/finalists has {', '.join(found)}")
-    recipe = json.loads((found[name] / "recipe.json").read_text(encoding="utf-8"))
-    classes = len(labels.load(recipe["space"]).classes)
-    net = nets.build(recipe["network"], classes)
-    net.load_state_dict(checkpoint.load(found[name] / "weights.pt"))
-    scenes = labelled(config, split)
+    net = _trained(found[name], sources.space_of(config))
+    classes, scenes = len(sources.space_of(config).classes), labelled(config, split)
     device = engine.default_device()
     net = net.to(device)
     table = Table("views", "mIoU", "95 %, bootstrap over scenes", title=f"{name} on {split}, {len(scenes)} scenes")
@@ -62,6 +63,24 @@ def run(config: Config, finalist: str | None, chosen: Views, split: str) -> dict
         table.add_row(label, f"{results[label]:.2%}", f"{spread['low']:.2%} to {spread['high']:.2%}")
     Console().print(table)
     return results
+
+
+def _trained(finalist: Path, space: LabelSpace) -> nn.Module:
+    """UserError where it is of another label space than what is scored, or damaged."""
+    path = finalist / "recipe.json"
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        if recipe["classes"] != list(space.classes):
+            raise UserError(
+                f"{path}: it was trained on {recipe['space']}, and data.space (params.yaml) is {space.name} now: run "
+                "the search and train stages again"
+            )
+        net = nets.build(recipe["network"], len(space.classes))
+        net.load_state_dict(checkpoint.load(finalist / "weights.pt"))
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{finalist} is not as the train stage left it ({reason}): run that stage again") from None
+    return net
 
 
 def _described(chosen: Views) -> str:

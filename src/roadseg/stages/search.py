@@ -6,7 +6,10 @@ metrics.json and figures/. The study itself lives in .state/study/ and goes on w
 `pipelines/search.py` decides when each piece runs; this file says what a piece is.
 """
 
+import sqlite3
+from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -66,6 +69,19 @@ def admitted(config: Config, table: pd.DataFrame) -> list[str]:
     return within
 
 
+def _whole(path: Path) -> Path:
+    """Raises UserError where the studies' file is there and damaged."""
+    if path.exists():
+        try:
+            with closing(sqlite3.connect(path)) as database:
+                said = database.execute("PRAGMA quick_check").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            said = str(error)
+        if said != "ok":
+            raise UserError(f"{path} is damaged ({said}): delete it, and the search starts anew")
+    return path
+
+
 class Search:
     """One study, opened: asks for the next recipe, trains it, remembers what came of it.
 
@@ -79,7 +95,7 @@ class Search:
         self.key = key(course, self.networks)
         self.study = optuna.create_study(
             study_name=self.key,
-            storage=f"sqlite:///{paths.state('study', 'optuna.db')}",
+            storage=f"sqlite:///{_whole(paths.state('study', 'optuna.db'))}",
             direction="maximize",
             pruner=PRUNERS[config.search.pruner](),
             load_if_exists=True,

@@ -41,7 +41,7 @@ def run(config: Config, source: str, out: Path, scenes: int = 8, each: int = 3) 
         raise UserError(
             f"{paths.PROFILE}/scenes.csv has no class {missing[0]!r} of {space.name}: run the profile stage"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    paths.folder(out)
     spread = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(scenes, len(table))).astype(int))]
     figures.legend(space).savefig(out / "legend.png")
     _sheet(spread, space, out / "sheet.png")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -59,8 +59,11 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
     best: dict[str, Any] = {}
     if path.exists():
         saved = checkpoint.load(path)
-        learner.load(saved["training"])
-        curve, best = saved["curve"], saved["best"]
+        try:
+            learner.load(saved["training"])
+            curve, best = saved["curve"], saved["best"]
+        except checkpoint.BROKEN as error:
+            raise UserError(f"{path} is no checkpoint of this training ({error}): delete it and start again") from None
     elif left := course.network(recipe, config.seed)[1]:
         print(f"{recipe.name} starts from {config.train.initial}, but for (all of them are in its recipe.json):")
         print(initial.described(left))
@@ -95,8 +98,8 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
                 break
         if not distributed.agreed(run.finished):
             course.record(run)
-            _, final = kept(config, checkpoint.load(path))
-            ious = zip(course.space.classes, final.iou, strict=True)
+            final = kept(config, checkpoint.load(path))
+            ious = zip(course.space.classes, final.scores.iou, strict=True)
             run.metrics({f"iou_{name}": iou for name, iou in ious if iou is not None})
             run.figure("curves.png", figures.curves(pd.DataFrame(curve)))
     return path
@@ -151,12 +154,23 @@ def _key(config: Config, course: Course, recipe: Recipe) -> str:
     return training.key(course, [recipe.network], train=asdict(recipe), **ends)
 
 
-def kept(config: Config, saved: dict[str, Any]) -> tuple[dict[str, torch.Tensor], Scores]:
-    """Of a finalist's checkpoint, the averaged weights that `train.keep` names, and their scores on the validation
-    split."""
+class Kept(NamedTuple):
+    """What is left of a training."""
+
+    weights: dict[str, torch.Tensor]
+    """Averaged."""
+    scores: Scores
+    """Theirs, on the validation split."""
+    epoch: float
+    """When they were."""
+
+
+def kept(config: Config, saved: dict[str, Any]) -> Kept:
+    """Of a finalist's checkpoint, what `train.keep` names."""
     if config.train.keep == "best":
-        return saved["best"]["net"], Scores(**saved["best"]["scores"])
-    return saved["training"]["ema"], Scores(**saved["scores"])
+        best = saved["best"]
+        return Kept(best["net"], Scores(**best["scores"]), round(best["epoch"], 3))
+    return Kept(saved["training"]["ema"], Scores(**saved["scores"]), saved["curve"][-1]["epoch"])
 
 
 def write(config: Config, course: Course, trained: dict[Recipe, Path], running: Stage) -> None:
@@ -165,12 +179,12 @@ def write(config: Config, course: Course, trained: dict[Recipe, Path], running: 
     curves, summary = [], []
     for recipe, path in trained.items():
         saved = checkpoint.load(path)
-        weights, result = kept(config, saved)
+        weights, result, epoch = kept(config, saved)
         home = folder / recipe.name
         home.mkdir()
         checkpoint.save(home / "weights.pt", weights)
         epochs, key = config.train.epochs, _key(config, course, recipe)
-        described = training.describe(recipe, course, key=key, epochs=epochs, val=result)
+        described = training.describe(recipe, course, key=key, epochs=epochs, kept_epoch=epoch, val=result)
         (home / "recipe.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         curves.append(pd.DataFrame(saved["curve"]).assign(finalist=recipe.name))
         summary.append((result.miou, result.pixel_accuracy))

@@ -202,16 +202,19 @@ class Course:
         """As `fit`, with so many validations in all, and `show` told how far it is; `miou`: what it shows until the
         first. A training is saved at a validation, and goes on from there to the next."""
         done = training.step * times // training.total_steps
-        losses: list[float] = []
+        begun = before = training.step
+        loss = 0.0
         for report in self.fit(training, recipe, epochs=epochs, reports=times * TICKS):
             show(report, miou)
-            losses.append(report.loss)
+            loss += report.loss * (report.step - before)
+            before = report.step
             if (due := report.step * times // report.total_steps) == done:
                 continue
             found, done = self.score(training), due
             miou = found.miou
-            yield Validation(report, sum(losses) / len(losses), found)
-            losses.clear()
+            show(report, miou)
+            yield Validation(report, loss / (report.step - begun), found)
+            begun, loss = report.step, 0.0
 
     def score(self, training: Training) -> Scores:
         """Scores of the averaged weights on the validation split, at the labels' own resolution."""
@@ -258,7 +261,9 @@ def latencies(table: pd.DataFrame, recipe: Recipe) -> dict[str, float]:
     return {f"p95_ms_{engine}_{precision}": float(p95) for engine, precision, p95 in forms}
 
 
-def describe(recipe: Recipe, course: Course, *, key: str, epochs: float, val: Scores) -> dict[str, Any]:
+def describe(
+    recipe: Recipe, course: Course, *, key: str, epochs: float, kept_epoch: float, val: Scores
+) -> dict[str, Any]:
     """The recipe.json that travels with the weights: everything that export and the model card say about training."""
     return {
         **asdict(recipe),
@@ -268,6 +273,7 @@ def describe(recipe: Recipe, course: Course, *, key: str, epochs: float, val: Sc
         "classes": list(course.space.classes),
         "crop_pixels": list(course.crop(recipe.crop)),
         "epochs": epochs,
+        "kept_epoch": kept_epoch,
         "schedule": course.config.train.schedule,
         "seed": course.config.seed,
         "mean": list(MEAN),

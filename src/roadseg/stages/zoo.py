@@ -11,7 +11,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from roadseg import figures, nets
+from roadseg import figures, nets, paths
 from roadseg.config import Config
 from roadseg.deploy import engines, timings
 from roadseg.deploy.export import input_size
@@ -37,6 +37,7 @@ def run(
     """
     names = list(dict.fromkeys(networks)) or list(nets.NETS)
     nets.known(names)
+    paths.folder(out)
     classes = len(sources.space_of(config).classes)
     image, (height, width) = (size, size) if size else _sizes(config)
     budget = budget_ms or config.target.budget_ms
@@ -45,7 +46,6 @@ def run(
     timed = pd.DataFrame(timings.table(names, classes, height, width, forms, budget_ms=budget, image=image))
     frame = timed.merge(pd.DataFrame(counted, columns=["network", "parameters", "multiply_adds"]), on="network")
     frame["fits"] = frame["p95_ms"] <= budget
-    out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(out / "zoo.csv", index=False)
     figures.zoo(fastest(frame), budget).savefig(out / "zoo.png")
     _show(frame, budget, height, width)
