@@ -55,5 +55,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reported("bench.clock"):
+    with reported("bench.clock", resumes=False):
         main()

@@ -208,5 +208,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reported("bench.data"):
+    with reported("bench.data", resumes=False):
         main()

@@ -286,5 +286,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reported("bench.train"):
+    with reported("bench.train", resumes=False):
         main()

@@ -98,5 +98,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reported("bench.zoo"):
+    with reported("bench.zoo", resumes=False):
         main()

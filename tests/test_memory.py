@@ -47,7 +47,8 @@ def test_memory_that_runs_out_is_known_by_what_torch_says(said: str) -> None:
         raise RuntimeError(said)
 
 
-def test_another_error_stays_what_it_is() -> None:
-    with pytest.raises(RuntimeError, match="shape") as caught, recognised():
-        raise RuntimeError("shape '[2]' is invalid")
+@pytest.mark.parametrize("said", ["shape '[2]' is invalid", "could not create a primitive descriptor for a matmul"])
+def test_another_error_stays_what_it_is(said: str) -> None:
+    with pytest.raises(RuntimeError, match=said[:5]) as caught, recognised():
+        raise RuntimeError(said)
     assert not isinstance(caught.value, torch.OutOfMemoryError)

@@ -21,7 +21,7 @@ def test_schedules_are_drawn(workspace: Path, capsys: pytest.CaptureFixture[str]
     assert [len(figures.schedules({"a": [1, 0]}, momenta).axes) for momenta in ({}, {"a": [0.9, 0.8]})] == [1, 2]
     rates.draw(config.read(), ["one_cycle(low_momentum=0.85, high_momentum=0.95)"], Path("deep/schedule.png"))
     for out in ("deep", "deep/schedule", "deep/schedule.txt"):
-        with pytest.raises(UserError, match=rf"--out: {out} must be a picture, so end in \.png, \.pdf or \.svg"):
+        with pytest.raises(UserError, match=rf"--out {out}: a picture's name must end in \.png, \.pdf or \.svg"):
             rates.draw(config.read(), [], Path(out))
     with pytest.raises(UserError, match="there is no schedule 'linear'"):
         rates.draw(config.read(), ["linear"], Path("schedule.png"))
@@ -61,7 +61,9 @@ def test_the_range_test_finds_a_rate_between_too_low_and_too_high(workspace: Pat
         StageFailure, match="fastscnn's loss does not fall between 1e-09 and 1e-08: give a higher --high"
     ):
         rates.run(given, "fastscnn", steps=20, low=1e-9, high=1e-8, out=Path("models/rate"))
-    with pytest.raises(UserError, match=r"--out: params\.yaml cannot be made a folder \(File exists\): name another"):
+    with pytest.raises(StageFailure, match="fastscnn's loss bursts before it falls: give a lower --low than 1000"):
+        rates.run(given, "fastscnn", steps=40, low=1e3, high=1e6, out=Path("models/rate"))
+    with pytest.raises(UserError, match=r"^params\.yaml cannot be made a folder \(File exists\): name another"):
         rates.run(given, None, steps=20, low=1e-5, high=1, out=Path("params.yaml"))
     with pytest.raises(UserError, match=r"^there is no network 'net'"):
         rates.run(given, "net", steps=20, low=1e-5, high=1, out=Path("models/rate"))

@@ -4,6 +4,7 @@ In: a path and a state of tensors, numbers, strings, lists and dicts. Out: one f
 can be in it: loading runs no code of the file's (`weights_only`), so a checkpoint from elsewhere is safe to open.
 """
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -35,5 +36,7 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: no checkpoint was saved there") from None
     except BROKEN as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch causes by where it seeks
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} is not a checkpoint of ours ({reason}): delete it and start again") from None

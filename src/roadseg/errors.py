@@ -24,12 +24,16 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def reported(command: str) -> Iterator[None]:
-    """Turns what escapes into one line on stderr and an exit code. ROADSEG_DEBUG=1 lets the traceback through."""
+def reported(command: str, *, resumes: bool = True) -> Iterator[None]:
+    """Turns what escapes into one line on stderr and an exit code. ROADSEG_DEBUG=1 lets the traceback through.
+
+    `resumes`: whether a command that was stopped goes on where it was.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        print(f"{command}: stopped; started again, it goes on from what is finished", file=sys.stderr)
+        after = "goes on from what is finished" if resumes else "begins anew"
+        print(f"{command}: stopped; started again, it {after}", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
         if os.environ.get("ROADSEG_DEBUG"):

@@ -33,7 +33,7 @@ def terms(kind: str, text: str, forms: str = "NAME, NAME(key=value) or a sum, NA
     """
     try:
         found = list(_terms(ast.parse(text.strip(), mode="eval").body, 1.0))
-    except (SyntaxError, ValueError, TypeError):
+    except (SyntaxError, ValueError, TypeError, OverflowError):
         raise UserError(f"{kind} {text!r} cannot be read: write {forms}") from None
     for term in found:
         if not 0 < term.factor < math.inf:

@@ -77,14 +77,14 @@ def folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out: {path} cannot be made a folder ({error.strerror}): name another") from None
+        raise UserError(f"{path} cannot be made a folder ({error.strerror}): name another by --out") from None
     return path
 
 
 def picture(path: Path) -> Path:
     """A picture that a person named for results, whose folder is made. Raises UserError where it can be none."""
     if path.suffix.lower() not in (".png", ".pdf", ".svg") or path.is_dir():
-        raise UserError(f"--out: {path} must be a picture, so end in .png, .pdf or .svg")
+        raise UserError(f"--out {path}: a picture's name must end in .png, .pdf or .svg")
     folder(path.parent)
     return path
 

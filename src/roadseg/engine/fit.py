@@ -151,6 +151,7 @@ def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:
     """
     _steer(training, rate)
     training.net.train()
+    before = training.parts
     while True:
         torch.manual_seed(_seed(training))
         training.optimizer.zero_grad(set_to_none=True)
@@ -160,10 +161,11 @@ def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:
             break
         except torch.OutOfMemoryError as error:
             if training.parts >= len(batch[0]):
-                # a CPU's memory that the whole batch once had is in pieces by then, too small for other sizes
+                # what the whole batch took of a CPU's memory is in pieces by then, too small for other sizes
+                start = f"start with train.parts {training.parts}, or " if training.parts > before else ""
                 raise StageFailure(
-                    f"out of memory on {training.device} with one crop at a time: start with train.parts "
-                    f"{training.parts}, or lower search.crops or train.long_side (params.yaml)"
+                    f"out of memory on {training.device} with one crop at a time: {start}lower search.crops or "
+                    "train.long_side (params.yaml)"
                 ) from error
             if distributed.size() > 1:
                 raise StageFailure(

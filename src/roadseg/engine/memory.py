@@ -17,11 +17,12 @@ _AT_ONCE = 1 << 26
 """Bytes asked of the system at a time: 64 MiB."""
 _SAID = (
     "DefaultCPUAllocator",
-    "could not create a primitive",  # oneDNN, for a convolution on a CPU
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
-"""By RuntimeErrors of torch's that mean it: its own, and those of libraries which ask for memory themselves."""
+"""By RuntimeErrors of torch's that mean it: its own, and those of libraries which ask a GPU themselves."""
+_ALL_SAID = "could not create a primitive"
+"""By oneDNN, of a convolution on a CPU; with more words, of one that it cannot compute."""
 
 
 @contextmanager
@@ -31,7 +32,8 @@ def recognised() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or any(words in str(error) for words in _SAID):
+        said = str(error).strip()
+        if isinstance(error, MemoryError) or said == _ALL_SAID or any(words in said for words in _SAID):
             raise torch.OutOfMemoryError(str(error)) from error
         raise
 

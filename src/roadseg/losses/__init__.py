@@ -2,8 +2,8 @@
 ids, 255 = ignore).
 
 Logits smaller than the target, those of training heads, are held against the target's pixel at the middle of each
-position. All of them return a float32 scalar and compute in float32, under autocast as well. Ignored pixels count
-nowhere, in no denominator either: a batch in which every pixel is ignored costs 0 and its gradient is 0.
+position. All of them return a float32 scalar and compute in float32 at least, under autocast as well. Ignored pixels
+count nowhere, in no denominator either: a batch in which every pixel is ignored costs 0 and its gradient is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence

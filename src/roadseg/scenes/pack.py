@@ -195,7 +195,7 @@ def _good(scenes: Sequence[Scene], folder: Path) -> bool:
     """Whether the pack's files are whole, and no scene that it left out can be read by now."""
     try:
         found = Pack(folder)
-    except (OSError, ValueError, LookupError, EOFError):
+    except (FileNotFoundError, ValueError, LookupError, EOFError):
         return False
     for place in set(range(len(scenes))) - set(found.places):
         with suppress(UserError):
@@ -228,12 +228,12 @@ def _placed(folder: Path) -> Iterator[Path]:
     aside.mkdir(parents=True)
     try:
         yield aside
+        for path in aside.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())  # or a power cut would leave a folder of that name with half its files
     except (UserError, OSError):
         shutil.rmtree(aside)
         raise
-    for path in aside.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut would leave a folder of that name with half its files
     aside.rename(folder)
 
 

@@ -46,7 +46,8 @@ def run(config: Config, out: Path = Path("models/frontier.png")) -> None:
         raise UserError(f"{name} has no version and there are no candidates: run `dvc repro` first")
     # A latency is of its device: models of two machines are not compared by it.
     best = pd.concat([figures.staircase(rows) for _, rows in frame.groupby("device_id")])
-    figures.frontier(frame, config.target.budget_ms).savefig(paths.picture(out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figures.frontier(frame, config.target.budget_ms).savefig(out)
     _show(best, name, config.target.budget_ms, left_out=len(frame) - len(best))
     Console().print(f"picture: {out}", markup=False)
 

@@ -60,9 +60,9 @@ def run(config: Config, network: str | None, *, steps: int, low: float, high: fl
     """Prints where the loss falls fastest and returns that learning rate. UserError for a network that there is not."""
     if not low < high < math.inf:
         raise UserError(f"--low {low:g} must be below --high {high:g}, which must be a number")
-    paths.folder(out)
     config = registered.pinned(config)
     nets.known([network] if network else [])
+    paths.folder(out)
     name = network or config.search.networks[0]
     only = config.search.model_copy(update={"networks": (name,)})
     config = config.model_copy(
@@ -70,9 +70,10 @@ def run(config: Config, network: str | None, *, steps: int, low: float, high: fl
     )
     trainable.check(config)
     frame = tried(Course.open(config), name, steps, low, high)
-    if len(frame) < 3:
-        raise StageFailure(f"rate: {name}'s loss bursts at once: give a lower --low than {low:g}")
-    if frame["smooth"].min() > FALL * frame["smooth"].iloc[0]:
+    fell = len(frame) > 2 and frame["smooth"].min() <= FALL * frame["smooth"].iloc[0]
+    if not fell and len(frame) < steps:
+        raise StageFailure(f"rate: {name}'s loss bursts before it falls: give a lower --low than {low:g}")
+    if not fell:
         raise StageFailure(
             f"rate: {name}'s loss does not fall between {low:g} and {high:g}: give a higher --high, or more --steps"
         )

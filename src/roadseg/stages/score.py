@@ -48,8 +48,8 @@ def run(config: Config, finalist: str | None, chosen: Views, split: str) -> dict
     name = finalist or (next(iter(found)) if len(found) == 1 else "")
     if name not in found:
         raise UserError(f"which finalist? {paths.TRAIN}/finalists has {', '.join(found)}")
-    net = _trained(found[name], sources.space_of(config))
-    classes, scenes = len(sources.space_of(config).classes), labelled(config, split)
+    space, scenes = sources.space_of(config), labelled(config, split)
+    net, classes = _trained(found[name], space), len(space.classes)
     device = engine.default_device()
     net = net.to(device)
     table = Table("views", "mIoU", "95 %, bootstrap over scenes", title=f"{name} on {split}, {len(scenes)} scenes")
@@ -78,7 +78,7 @@ def _trained(finalist: Path, space: LabelSpace) -> nn.Module:
         net = nets.build(recipe["network"], len(space.classes))
         net.load_state_dict(checkpoint.load(finalist / "weights.pt"))
     except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{finalist} is not as the train stage left it ({reason}): run that stage again") from None
     return net
 

@@ -74,7 +74,9 @@ def _whole(path: Path) -> Path:
     if path.exists():
         try:
             with closing(sqlite3.connect(path)) as database:
-                said = database.execute("PRAGMA quick_check").fetchone()[0]
+                said = database.execute("PRAGMA quick_check(1)").fetchone()[0].splitlines()[-1]
+        except sqlite3.OperationalError:
+            raise  # locked, say
         except sqlite3.DatabaseError as error:
             said = str(error)
         if said != "ok":

@@ -60,10 +60,10 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
     if path.exists():
         saved = checkpoint.load(path)
         try:
-            learner.load(saved["training"])
-            curve, best = saved["curve"], saved["best"]
-        except checkpoint.BROKEN as error:
-            raise UserError(f"{path} is no checkpoint of this training ({error}): delete it and start again") from None
+            state, curve, best = saved["training"], saved["curve"], saved["best"]
+        except (LookupError, TypeError):
+            raise UserError(f"{path} is no checkpoint of a training: delete it and start again") from None
+        learner.load(state)
     elif left := course.network(recipe, config.seed)[1]:
         print(f"{recipe.name} starts from {config.train.initial}, but for (all of them are in its recipe.json):")
         print(initial.described(left))
