@@ -260,7 +260,7 @@ def study(frame: pd.DataFrame, variants: Sequence[str]) -> Figure:
             axes.scatter([scores.mean()], [place], color=ACCENT, marker="|", s=220, linewidths=2)
         axes.set_yticks(range(len(variants)), variants if position == 1 else [""] * len(variants))
         axes.invert_yaxis()
-        axes.xaxis.set_major_formatter(PercentFormatter(1))  # ticks may be 2.5 % apart
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))  # 32.5% as well as 30%
     return figure
 
 
