@@ -72,13 +72,12 @@ def weights(source: str) -> Path:
     return home() / ".state" / "registered" / found["name"] / found["number"] / "weights.safetensors"
 
 
-def folder(path: Path) -> Path:
-    """A folder that a person named for results, made where there is none. Raises UserError where that cannot be."""
+def folder(path: Path) -> None:
+    """Makes the folder that a person named for results. Raises UserError where that cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path} cannot be made a folder ({error.strerror}): name another by --out") from None
-    return path
 
 
 def picture(path: Path) -> Path:

@@ -15,11 +15,7 @@ import torch
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _AT_ONCE = 1 << 26
 """Bytes asked of the system at a time: 64 MiB."""
-_SAID = (
-    "DefaultCPUAllocator",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
+_SAID = "DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"
 """By RuntimeErrors of torch's that mean it: its own, and those of libraries which ask a GPU themselves."""
 _ALL_SAID = "could not create a primitive"
 """By oneDNN, of a convolution on a CPU; with more words, of one that it cannot compute."""

@@ -30,7 +30,7 @@ MULTIPLE = 32
 """Partial crops are a multiple of this, the largest total stride of most networks."""
 LEAST = 64
 """Pixels of a partial crop's side, the largest total stride of any. Below it DDRNet's last convolution of stride 2 sees
-maps one pixel wide, of which oneDNN 3.x computes bfloat16 gradients from memory that nobody wrote."""
+maps one pixel wide, of which oneDNN 3.12 computes bfloat16 gradients from memory that nobody wrote."""
 
 
 @dataclass(frozen=True)
