@@ -1,9 +1,9 @@
 # Few verbs; each does the set-up that it needs. PYTHON names another Python 3.11.
 PYTHON ?= python3.11
-BIN := $(CURDIR)/.venv/bin
+BIN := .venv/bin
 
 # dvc.yaml's commands find `python` and `roadseg` here.
-export PATH := $(BIN):$(PATH)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_OFFLINE ?= 1

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.worktree import Ran
 from roadseg import paths
+from roadseg.errors import masked
 
 PICTURES = {
     "Latency and mIoU": paths.EVALUATE / "frontier.png",
@@ -26,7 +27,7 @@ def report(root: Path, ran: Sequence[Ran], *, commit: str, overrides: dict[str, 
     decision = _json(root / paths.PROMOTE / "decision.json")
     parts = [f"Code and settings of `{commit[:8]}`" + (f", with `{json.dumps(overrides)}`." if overrides else ".")]
     if mlflow:
-        parts.append(" · ".join(_links(mlflow, decision)))
+        parts.append(" · ".join(_links(masked(mlflow), decision)))
     if (card := root / paths.PROMOTE / "card.md").is_file():
         parts.append(card.read_text(encoding="utf-8").strip())
     for title, picture in PICTURES.items():

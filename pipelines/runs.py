@@ -1,5 +1,7 @@
 """What every flow needs of the Prefect server beside running: ended runs that look alive, and the GPU's turn."""
 
+import hashlib
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,20 +17,22 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Crashed, State
 
+from roadseg import paths
+
+PROJECT = f"project:{hashlib.sha256(f'{platform.node()} {paths.home()}'.encode()).hexdigest()[:12]}"
+"""The tag of this project's runs: a server may have runs of others too."""
 ALIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 GPU = "gpu"
 
 
-def close_stale(flow_name: str, tag: str | None = None) -> int:
-    """Ends, as Crashed, the runs of a flow that a killed process left unfinished, with their tasks. Returns how many.
+def close_stale(flow_name: str) -> int:
+    """Ends, as Crashed, this project's runs of a flow that a killed process left unfinished, with their tasks. Returns
+    how many.
 
     Only a caller that holds the flow's lock (one writer) knows that no other run of it is alive; its own run is spared.
-    Give a `tag` where several keys of the flow may run at once.
     """
     own = prefect.runtime.flow_run.id
-    unfinished = FlowRunFilter.model_validate(
-        {"state": {"type": {"any_": ALIVE}}} | ({"tags": {"all_": [tag]}} if tag else {})
-    )
+    unfinished = FlowRunFilter.model_validate({"state": {"type": {"any_": ALIVE}}, "tags": {"all_": [PROJECT]}})
     flow = FlowFilter(name=FlowFilterName(any_=[flow_name]))
     ended: State[Any] = Crashed(message="its process was killed; closed when the next one started")
     with get_client(sync_client=True) as client:

@@ -4,7 +4,7 @@ A running Prefect server is used where there is one; otherwise the flow brings i
 """
 
 import pandas as pd
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, tags, task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 from rich.console import Console
@@ -57,7 +57,7 @@ def main() -> None:
     with reported("search"), stage("search") as running:
         config = registered.pinned(read())
         trainable.check(config)
-        with server.api():
+        with server.api(), tags(runs.PROJECT):
             run(quote(config), quote(running))
 
 

@@ -7,6 +7,7 @@ from prefect import serve
 from prefect.deployments.runner import EntrypointType
 from prefect.schedules import Cron, Schedule
 
+from pipelines import runs
 from pipelines.retrain import retrain
 from roadseg import config
 from roadseg.errors import UserError, reported
@@ -29,6 +30,7 @@ def main() -> None:
         name="retrain",
         schedule=schedule(settings),
         parameters={"revision": settings.revision, "overrides": {}},
+        tags=[runs.PROJECT],
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     serve(deployment, limit=1, print_starting_message=False)

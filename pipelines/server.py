@@ -23,8 +23,13 @@ from pipelines.processes import group
 from roadseg.errors import StageFailure, UserError
 
 START_S = 180.0  # its first start migrates a database; on a busy machine that took over 20 s
-# Prefect's own settings for a server that serves one process: no pages, no schedules.
-ALONE = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+# Prefect's own settings for a server that serves one process: no pages (of others neither), no schedules.
+ALONE = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
+}
 
 
 @contextmanager

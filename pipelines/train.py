@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from prefect import flow, task
+from prefect import flow, tags, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 from prefect.utilities.annotations import quote
@@ -110,7 +110,7 @@ def main() -> None:
                 train.finalists()
                 Course.open(config)  # what is wrong with the data is said by one process, and packs are built once
             else:
-                with server.api():
+                with server.api(), tags(runs.PROJECT):
                     run(quote(config), quote(running))
         if together > 1:  # the first of them is the stage then
             sys.exit(multiply(together))

@@ -75,6 +75,8 @@ def prefect_server(port: int) -> Iterator[subprocess.Popen[str]]:
     """A Prefect server, recorded for this project's other commands to use; from here on, this process uses it too."""
     url = f"http://{HOST}:{port}/api"
     os.environ["PREFECT_API_URL"] = url
+    # Prefect's default lets any page that a browser has open start flows here.
+    os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"http://{HOST}:{port},http://localhost:{port}")
     with service("prefect", "prefect", "server", "start", "--host", HOST, "--port", str(port)) as process:
         until_ready("prefect", process, lambda: answers(f"{url}/health"))
         pipelines.SERVER_RECORD.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n", encoding="utf-8")
@@ -132,14 +134,20 @@ def up(prefect_port: int, mlflow_port: int) -> None:
             time.sleep(0.5)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
+    return int(text)
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make up", description=__doc__)
-    parser.add_argument("--port", type=int, default=PREFECT_PORT, help="Prefect's (default: %(default)s)")
-    parser.add_argument("--mlflow-port", type=int, default=MLFLOW_PORT, help="MLflow's (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=PREFECT_PORT, help="Prefect's (default: %(default)s)")
+    parser.add_argument("--mlflow-port", type=_port, default=MLFLOW_PORT, help="MLflow's (default: %(default)s)")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)

@@ -156,7 +156,7 @@ def _share_cache(home: Path, root: Path) -> None:
     from dvc.repo import Repo
 
     with Repo(str(home)) as repo:
-        cache = repo.cache.local.path
+        cache = repo.cache.local_cache_dir  # `local.path` is the files' folder inside it
     with Repo(str(root)) as repo, repo.config.edit("local") as config:
         config["cache"]["dir"] = cache
         config["core"]["autostage"] = True  # of the worktree's own index; saves its users four lines of advice a stage

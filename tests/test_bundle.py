@@ -224,6 +224,25 @@ def test_missing_engine_falls_back_and_says_so(project, monkeypatch):
     assert note == "uncertified: runs on onnxruntime float32, 1 thread, cpu, because openvino is not installed"
 
 
+def test_an_engine_that_does_not_load_falls_back_too(project, monkeypatch):
+    def broken(model, form):
+        raise OSError("libopenvino.so.2600:\n cannot open shared object file")
+
+    folder = made(project, [form("openvino")])
+    monkeypatch.setitem(run.OPENERS, "openvino", broken)
+    _, _, note = run.open_bundle(folder)
+    installed = run.version("openvino")
+    assert note.endswith(
+        f"because openvino {installed} cannot open model.onnx: libopenvino.so.2600: cannot open shared object file"
+    )
+
+
+def test_a_latency_that_was_not_stable_is_said_to_be(project):
+    unstable = form()
+    unstable["certificate"]["stable"] = False
+    assert "p95 2.0 ms, which was not stable while it was measured, on" in opened(project, unstable)[1]
+
+
 def test_device_id_follows_the_fingerprint(monkeypatch):
     assert device.device_id() == device.device_id()
     before = device.device_id()

@@ -1,12 +1,15 @@
 """The doctor finds what is there, says what to do about what is not, and never fails."""
 
 import importlib.metadata
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from roadseg import config, paths
 from roadseg.config import Config
+from roadseg.errors import UserError, reported
 from roadseg.stages import doctor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,6 +57,42 @@ def test_a_server_that_was_asked_for_is_missed(settings: Config, monkeypatch: py
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert found(settings, "MLflow").text.startswith("MLFLOW_TRACKING_URI=http://127.0.0.1:9 does not answer")
     assert [found(settings, name).state for name in ("MLflow", "Prefect")] == ["bad", "bad"]
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Prefect's /api/health: other methods than GET are answered with 405."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/api/health" else 404)
+        self.end_headers()
+
+    def do_HEAD(self) -> None:
+        self.send_response(405)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_answers_is_found(settings: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}/api")
+        finding = found(settings, "Prefect")
+        server.shutdown()
+    assert (finding.state, finding.text) == ("good", f"http://127.0.0.1:{server.server_port}/api")
+
+
+def test_no_password_of_an_address_is_shown(
+    settings: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:secret@127.0.0.1:9")
+    doctor.run(settings)
+    assert "secret" not in (printed := capsys.readouterr().out)
+    assert "http://***@127.0.0.1:9" in "".join(printed.split())
+    with pytest.raises(SystemExit), reported("fetch"):
+        raise UserError("http://anna:secret@127.0.0.1:9/camvid.zip answers 404")
+    assert capsys.readouterr().err == "fetch: http://***@127.0.0.1:9/camvid.zip answers 404\n"
 
 
 def test_a_source_is_looked_for_where_fetch_looks(settings: Config, tmp_path: Path) -> None:

@@ -106,6 +106,16 @@ def test_a_retrain_runs_in_order_restores_and_touches_nothing_else(project: Path
     assert {path.name for path in project.iterdir()} == kept
 
 
+def test_a_retrain_restores_what_the_project_made_itself(project: Path) -> None:
+    for stage in ("fetch@streets", "fit"):
+        run(sys.executable, "-m", "dvc", "repro", "--single-item", stage)
+    run("git", "add", "dvc.lock")
+    run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "made")
+    with worktree("HEAD") as tree:
+        tree.repro("fetch@streets", len)
+        assert tree.repro("fit", len).outcome == "restored"
+
+
 def test_a_failure_is_the_stages_own_line_and_its_tree_stays_until_the_next(project: Path) -> None:
     with pytest.raises(StageFailed) as said, worktree("HEAD") as tree:
         (tree.root / "data.json").write_text("{}")
@@ -253,6 +263,32 @@ def test_a_server_record_counts_only_while_its_server_lives(tmp_path: Path) -> N
         assert pipelines.running_server(record) is None
 
 
+def test_a_page_of_elsewhere_cannot_ask_a_flows_own_server(tmp_path: Path) -> None:
+    """In a process of its own: PREFECT_HOME is settled on import."""
+    program = """
+import urllib.error, urllib.request
+from pipelines import server
+
+def asked(address, origin):
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    request = urllib.request.Request(f"{address}/flow_runs/filter", headers=headers, method="OPTIONS")
+    try:
+        with urllib.request.urlopen(request) as reply:
+            return reply.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+with server.api() as address:
+    print(asked(address, "https://evil.example"), asked(address, "http://127.0.0.1"))
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "src")]), "ROADSEG_HOME": str(tmp_path)}
+    environment |= {"http_proxy": "http://127.0.0.1:9"}  # of a company: this machine's servers are not behind it
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["400", "200"], done.stderr
+
+
 @pytest.fixture(scope="module")
 def prefect_api() -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
@@ -296,9 +332,11 @@ def test_the_flow_shows_stages_report_and_a_failures_line(
     lines_of = {"good": good, "bad": bad}
     monkeypatch.setattr(retrain, "worktree", lambda revision: nullcontext(lines_of[revision]))
     with get_client(sync_client=True) as client:
-        killed = client.create_flow_run(retrain.retrain, state=Running())
+        killed = client.create_flow_run(retrain.retrain, state=Running(), tags=[runs.PROJECT])
+        of_another_project = client.create_flow_run(retrain.retrain, state=Running())
         assert retrain.retrain("good", return_state=True).is_completed()
         assert client.read_flow_run(killed.id).state.is_crashed()
+        assert client.read_flow_run(of_another_project.id).state.is_running()
         assert "| train | ran | 1.0 |" in client.read_artifacts()[0].data
         failed = retrain.retrain("bad", return_state=True)
         assert failed.is_failed()

@@ -95,3 +95,19 @@ def test_images_are_never_overwritten(project, photos):
     with pytest.raises(UserError, match="give another --out"):
         predict(photos, photos, made(project))
     assert np.array_equal(np.asarray(Image.open(photos / "b.png")), brightest.picture(0))
+
+
+def test_an_image_of_more_than_8_bits_is_refused(tmp_path):
+    """Pillow would cut it off at 255: a picture of white."""
+    for pixels in (np.full((4, 4), 300, np.uint16), np.full((4, 4), 0.5, np.float32)):
+        path = tmp_path / "deep.tiff"
+        Image.fromarray(pixels).save(path)
+        with pytest.raises(run.Problem, match=r"deep\.tiff cannot be read as an image: its pixels are (I;16|F), more"):
+            run.read_image(path)
+
+
+def test_an_image_too_large_for_pillow_is_named(tmp_path, monkeypatch):
+    Image.new("RGB", (20, 20)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(run.Problem, match=r"huge\.png cannot be read as an image: Image size"):
+        run.read_image(tmp_path / "huge.png")

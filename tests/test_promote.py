@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from roadseg import config, labels, paths, tracking
-from roadseg.deploy import bundle, device
+from roadseg.deploy import bundle, device, engines
 from roadseg.errors import StageFailure, UserError
 from roadseg.scenes.index import Scene, index_path, write_index
 from roadseg.stages import champion, frontier, promote
@@ -34,9 +34,10 @@ def confusions(right: float, scenes: int = 8, classes: int = 3) -> np.ndarray:
     return np.stack([one] * scenes)
 
 
-def timed(p95: float, stable: bool = True) -> dict:
-    certificate = {"p95_ms": p95, "stable": stable}
-    return {"engine": "onnxruntime", "precision": "float32", "threads": 2, "device": "cpu", "certificate": certificate}
+def timed(p95: float, stable: bool = True, **other) -> dict:
+    certificate = {"p95_ms": p95, "stable": stable, "device_id": "here", "versions": {"onnxruntime": "1"}}
+    form = {"engine": "onnxruntime", "precision": "float32", "threads": 2, "device": "cpu"}
+    return form | {"certificate": certificate} | other
 
 
 def one(name: str, right: float, p95: float = 10.0, stable: bool = True, **more) -> Contender:
@@ -128,6 +129,19 @@ def test_a_champion_equal_to_a_candidate_is_that_candidate():
     assert rule([second, best], same).outcome == "promoted"
 
 
+def test_a_champions_model_in_another_form_is_another_deployment():
+    best = one("best", 0.8)
+    elsewhere = timed(10)["certificate"] | {"device_id": "there"}
+    newer = timed(10)["certificate"] | {"versions": {"onnxruntime": "0"}}
+    for other in ({"threads": 1}, {"certificate": elsewhere}, {"certificate": newer}):
+        same = Contender("old", best.sha256, timed(10, **other), best.matrices, 0.4, version=3)
+        assert rule([best], same).outcome == "promoted"
+    assert rule([best], same).reason == (
+        "best: mIoU 66.7%, p95 10.0 ms: the champion's model, deployed anew: as onnxruntime 1 float32, 2 threads, cpu, "
+        "on here, which was onnxruntime 0 float32, 2 threads, cpu, on here"
+    )
+
+
 # ---- the stage -------------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +172,7 @@ def project(workspace, mlflow_uri, unique):
     ]
     paths.PROFILE.mkdir(parents=True)
     pd.DataFrame(profile).to_csv(paths.PROFILE / "scenes.csv", index=False)
-    change(target={"name": unique})
+    change(target={"name": unique, "threads": 1})
     evaluated(good=0.9, fair=0.7)
     return workspace
 
@@ -348,7 +362,7 @@ def test_no_fit_candidate_is_a_failure_though_a_champion_reigns(project, unique)
 
 
 def test_a_champion_from_another_machine_is_timed_here_once(workspace, monkeypatch):
-    from roadseg.deploy import engines, latency
+    from roadseg.deploy import latency
 
     session = engines.open_session(brightest.write(Path("model.onnx")), "onnxruntime", "float32", 1)
     own = entry("good", Path("model.onnx"), 0.5)["forms"][0]["certificate"]
@@ -358,6 +372,86 @@ def test_a_champion_from_another_machine_is_timed_here_once(workspace, monkeypat
     assert timed_here["device_id"] == device.device_id()
     monkeypatch.setattr(latency, "certify", lambda *_: pytest.fail("it was timed already"))
     assert champion._certificate(session, brightest.picture(1), elsewhere) == timed_here
+
+
+def test_a_champions_certificate_is_of_images_of_one_size(workspace):
+    own = entry("good", brightest.write(Path("model.onnx")), 0.5)["forms"][0]["certificate"]
+    session = engines.open_session(Path("model.onnx"), "onnxruntime", "float32", 1)
+    assert champion._certificate(session, brightest.picture(1, 48, 64), own)["image"] == [48, 64]
+
+
+def rewritten(**changes) -> None:
+    """candidates.json with `good`'s forms, and whatever else, as they are given."""
+    entries = json.loads((paths.EVALUATE / "candidates.json").read_text())
+    entries[0] |= changes
+    (paths.EVALUATE / "candidates.json").write_text(json.dumps(entries))
+
+
+def test_a_target_with_other_threads_gets_a_version_in_their_form(project, unique):
+    promote.run(config.read())
+    (form,) = json.loads((paths.EVALUATE / "candidates.json").read_text())[0]["forms"]
+    rewritten(forms=[form | {"threads": 2}])
+    promote.run(change(target={"threads": 2}))
+    assert (decided()["outcome"], decided()["champion_version"]) == ("promoted", 2)
+    content = json.loads((paths.PROMOTE / "bundle" / "bundle.json").read_text())
+    assert content["forms"][content["form"]]["threads"] == 2
+    assert state_of(unique)[0][1][1]["roadseg.form"] == "onnxruntime float32, 2 threads, cpu"
+
+
+def test_a_champion_stays_in_its_form_while_that_is_fit(project, unique):
+    evaluated(good=0.9)
+    promote.run(config.read())
+    (form,) = json.loads((paths.EVALUATE / "candidates.json").read_text())[0]["forms"]
+    faster = form | {"engine": "openvino", "certificate": form["certificate"] | {"p95_ms": 1.0}}
+    rewritten(forms=[form, faster], form=1)
+    promote.run(config.read())
+    assert decided()["outcome"] == "unchanged"
+    winner = decided()["contenders"][0]
+    assert (winner["form"], winner["p95_ms"]) == ("onnxruntime float32, 1 threads, cpu", 2.0)
+    assert winner["miou"] == 1.0, "judged in that form, on the scenes themselves"
+    rewritten(forms=[form | {"valid": False, "why": "unstable"}, faster], form=1)
+    promote.run(config.read())
+    assert (decided()["outcome"], decided()["champion_version"]) == ("promoted", 2)
+    assert "deployed anew: as openvino" in decided()["reason"]
+
+
+def test_a_champion_in_a_form_that_todays_target_is_not_is_out(project, unique):
+    promote.run(config.read())
+    evaluated(other=0.6)
+    (form,) = json.loads((paths.EVALUATE / "candidates.json").read_text())[0]["forms"]
+    rewritten(forms=[form | {"threads": 2}])
+    promote.run(change(target={"threads": 2}))
+    assert decided()["outcome"] == "promoted"
+    assert "it is deployed as onnxruntime float32, 1 thread, cpu, which today's target is not" in decided()["reason"]
+
+
+def test_later_results_of_a_finalist_replace_those_that_its_run_has(project, unique, mlflow_uri):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(mlflow_uri, mlflow_uri)
+    evaluated(**{unique: 0.9})
+    promote.run(config.read())
+    run = client.get_model_version_by_alias(unique, "champion").run_id
+    (only,) = json.loads((paths.EVALUATE / "candidates.json").read_text())
+    rewritten(test=only["test"] | {"miou": 0.1234})
+    promote.run(config.read())
+    assert client.get_run(run).data.metrics["deployed_test_miou"] == 0.1234
+
+
+def test_the_alias_moves_last(project, unique, monkeypatch):
+    """Killed where it writes the reign down: the champion is who it was."""
+    from mlflow.tracking import MlflowClient
+
+    promote.run(config.read())
+    evaluated(best=0.95, good=0.9)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "update_registered_model", lambda *_, **__: pytest.exit("killed"))
+        with pytest.raises(pytest.exit.Exception):
+            promote.run(config.read())
+    assert [aliases for _, _, _, aliases in state_of(unique)[0]] == [("champion",), ()]
+    promote.run(config.read())
+    assert [aliases for _, _, _, aliases in state_of(unique)[0]] == [(), ("champion",)]
+    assert len(state_of(unique)[1]) == 2
 
 
 def judged(project) -> np.ndarray:

@@ -3,7 +3,11 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +156,34 @@ def test_only_this_machine_reaches_the_server(mlflow_server):
     pid = json.loads((mlflow_server[1] / "mlflow" / "server.json").read_text())["pid"]
     listening = [one.laddr.ip for one in psutil.Process(pid).net_connections() if one.status == "LISTEN"]
     assert listening == ["127.0.0.1"]
+
+
+def test_no_page_of_elsewhere_reaches_the_server(mlflow_uri):
+    def asked(**headers):
+        request = urllib.request.Request(f"{mlflow_uri}/api/2.0/mlflow/experiments/search", b"{}", headers)
+        request.add_header("Content-Type", "application/json")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request)
+        with refused.value as reply:
+            return reply.code
+
+    assert asked(Origin="https://evil.example") == 403
+    assert asked(Host="evil.example") == 403
+
+
+def test_a_server_with_a_log_in_answers():
+    class Guarded(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as guarded:
+        threading.Thread(target=guarded.serve_forever).start()
+        assert server.answers(f"http://127.0.0.1:{guarded.server_port}")
+        guarded.shutdown()
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------

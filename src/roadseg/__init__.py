@@ -17,5 +17,10 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+# A proxy is for the world: this machine's own servers are asked directly.
+_direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+if _direct != "*" and "127.0.0.1" not in _direct:
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*filter(None, [_direct]), "127.0.0.1", "localhost"])
+
 # OpenVINO has no switch: each import would report to its makers, where it finds this package.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

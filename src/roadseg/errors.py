@@ -1,6 +1,7 @@
 """What went wrong, said to the person who can fix it: one line, an exit code, no traceback unless it is asked for."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,15 @@ class StageFailure(Exception):
     """A stage that ran on good input and still missed its own bar: one line, exit code 1."""
 
 
+def masked(text: str) -> str:
+    """The text with every account in an address (http://NAME:PASSWORD@HOST) as ***."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
 def one_line(error: BaseException) -> str:
-    """The error as one line: a message that was written for people, or the exception's kind and text."""
-    text = " ".join(str(error).split())
+    """The error as one line, without passwords: a message that was written for people, or the exception's kind and
+    text."""
+    text = masked(" ".join(str(error).split()))
     return text if isinstance(error, UserError | StageFailure) else f"{type(error).__name__}: {text}"
 
 

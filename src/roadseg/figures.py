@@ -160,7 +160,8 @@ def frontier(frame: pd.DataFrame, budget_ms: float, score: str = "val_miou", by:
     """Accuracy against latency, the staircase of the best model per latency, and what lies beyond the budget.
 
     Args:
-        frame: a row a point, with p95_ms (milliseconds), `score` (mIoU, 0-1) and `by`, the name that colours it.
+        frame: a row a point, with p95_ms (milliseconds), `score` (mIoU, 0-1) and `by`, the name that colours it. With
+            device_id, each device has a staircase.
         budget_ms: the latency budget, milliseconds.
     """
     points = frame.dropna(subset=["p95_ms", score])
@@ -168,10 +169,13 @@ def frontier(frame: pd.DataFrame, budget_ms: float, score: str = "val_miou", by:
     axes = _dressed(figure.add_subplot(), "accuracy against latency", "p95 latency, ms", SCORES.get(score, score))
     for name, rows, shade in _by_name(points, by):
         axes.scatter(rows["p95_ms"], rows[score], color=shade, label=name, s=36, zorder=3, edgecolor="white")
-    best = staircase(points, score)
     longest = max([budget_ms, *points["p95_ms"]]) * 1.08
-    x, y = [*best["p95_ms"], longest], [*best[score], best[score].max()]
-    axes.step(x, y, where="post", color=INK, linewidth=1, zorder=2, label="frontier")
+    devices = [rows for _, rows in points.groupby("device_id")] if "device_id" in points else [points]
+    for place, rows in enumerate(devices):
+        best = staircase(rows, score)
+        x, y = [*best["p95_ms"], longest], [*best[score], best[score].max()]
+        label = "frontier" + (" of a device" if len(devices) > 1 else "") if place == 0 else None
+        axes.step(x, y, where="post", color=INK, linewidth=1, zorder=2, label=label)
     axes.set_xlim(0, longest)
     axes.axvline(budget_ms, color=ACCENT, linestyle="--", linewidth=1.2, label=f"budget, {budget_ms:g} ms")
     axes.axvspan(budget_ms, longest, color=ACCENT, alpha=0.06, linewidth=0)

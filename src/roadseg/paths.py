@@ -72,12 +72,12 @@ def weights(source: str) -> Path:
     return home() / ".state" / "registered" / found["name"] / found["number"] / "weights.safetensors"
 
 
-def folder(path: Path) -> None:
-    """Makes the folder that a person named for results. Raises UserError where that cannot be."""
+def folder(path: Path, option: str = "--out") -> None:
+    """Makes the folder that a person named, by `option`, for results. Raises UserError where that cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be made a folder ({error.strerror}): name another by --out") from None
+        raise UserError(f"{path} cannot be made a folder ({error.strerror}): name another by {option}") from None
 
 
 def picture(path: Path) -> Path:

@@ -1,4 +1,5 @@
-"""Segments images with the bundle that this file lies in. Needs onnxruntime, numpy and pillow; openvino is optional.
+"""Segments images with the bundle that this file lies in. Needs onnxruntime (1.18 or newer), numpy and pillow; openvino
+is optional.
 
     python run.py IMAGE_OR_FOLDER --out DIR
 
@@ -62,7 +63,13 @@ class Session:
             raise Problem(f"engine {form.engine!r} is not known: use one of {', '.join(OPENERS)}")
         self.form = form
         self.infer: Infer
-        self.infer, self.size = OPENERS[form.engine](model, form)
+        try:
+            self.infer, self.size = OPENERS[form.engine](model, form)
+        except Problem:
+            raise
+        except Exception as error:  # an engine that does not load, or is older than the model, fails in its own way
+            why = " ".join(str(error).split())
+            raise Problem(f"{form.engine} {version(form.engine)} cannot open {model.name}: {why}") from error
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
         """uint8 HWC RGB 0-255 of any size -> uint8 [1, H, W, 3] at the input's size (bilinear where it differs)."""
@@ -204,7 +211,7 @@ def verify(folder: Path) -> None:
     sums = folder / "SHA256SUMS"
     if not sums.is_file():
         raise Problem(f"{folder} is not a bundle: SHA256SUMS is missing")
-    lines = [line.split("  ", 1) for line in sums.read_text(encoding="utf-8").splitlines() if "  " in line]
+    lines = [line.split("  ", 1) for line in sums.read_text("utf-8", "replace").splitlines() if "  " in line]
     listed = {name: digest for digest, name in lines}
     for name in ["model.onnx", "bundle.json", *listed]:
         if name not in listed:
@@ -244,7 +251,8 @@ def open_bundle(folder: Path) -> tuple[Session, dict[str, Any], str]:
     installed, timed = version(form.engine), certificate["versions"].get(form.engine)
     if installed != timed:
         return session, bundle, f"uncertified: {form} was certified with version {timed}, this is {installed}"
-    return session, bundle, f"certified: {form}, p95 {certificate['p95_ms']:.1f} ms on {here}"
+    doubt = "" if certificate["stable"] else ", which was not stable while it was measured,"
+    return session, bundle, f"certified: {form}, p95 {certificate['p95_ms']:.1f} ms{doubt} on {here}"
 
 
 def images(source: Path) -> list[Path]:
@@ -269,8 +277,10 @@ def read_image(path: Path) -> np.ndarray:
     """uint8 HWC RGB 0-255. Raises Problem naming the file where it is not an image."""
     try:
         with Image.open(path) as image:
+            if image.mode[0] in "IF":  # Pillow would cut it off at 255
+                raise ValueError(f"its pixels are {image.mode}, more than 8 bits deep: scale them to 8")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))  # a phone says in EXIF which side is up
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Problem(f"{path} cannot be read as an image: {error}") from None
 
 

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from roadseg import paths
 from roadseg.config import Shipped
-from roadseg.errors import UserError
+from roadseg.errors import UserError, one_line
 from roadseg.scenes import archive as archives
 from roadseg.scenes.sources.source import Archive, Source
 
@@ -45,7 +45,7 @@ def get(
         except UserError as error:
             if not archive.optional:
                 raise
-            print(f"{name}: goes on without {archive.file}: {error}")
+            print(f"{name}: goes on without {archive.file}: {one_line(error)}")
             continue
         _check(name, archive, path, settings)
         found.append((archive, path))

@@ -64,12 +64,20 @@ class Contender:
         return found
 
 
+def deployment(form: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a certificate is of: the form, the machine, the engine's version. In another a model is deployed anew."""
+    certificate = form["certificate"]
+    parts = (form[part] for part in ("engine", "precision", "threads", "device"))
+    return *parts, certificate["device_id"], certificate["versions"].get(form["engine"])
+
+
 @dataclass(frozen=True)
 class Decision:
     """What the rule says."""
 
     outcome: Literal["promoted", "unchanged", "kept", "none"]
-    """promoted: the winner is a candidate and not the champion yet. unchanged: the champion is the best candidate.
+    """promoted: the winner is a candidate and not the champion yet, or not in this form, on this machine, with this
+    version of the engine. unchanged: the champion is the best candidate.
     kept: the champion, of an earlier run, is better than every candidate. none: nobody may be deployed."""
     reason: str
     """One line."""
@@ -92,7 +100,8 @@ def nobody_fit(candidates: Sequence[Contender], target: Target, classes: Sequenc
 def decide(
     candidates: Sequence[Contender], champion: Contender | None, target: Target, classes: Sequence[str], seed: int
 ) -> Decision:
-    """Apply the rule. A champion that is also a candidate is given as both, and is judged as the candidate."""
+    """Apply the rule. A champion that is also a candidate is given as both, and is judged as the candidate; its own
+    `form` is the one that it is deployed in."""
     entrants = [*candidates]
     if champion and champion.sha256 not in {one.sha256 for one in candidates}:
         entrants.append(champion)
@@ -105,14 +114,20 @@ def decide(
         return Decision("none", nobody_fit(candidates, target, classes), None)
     winner = ranked[0]
     outcome: Literal["promoted", "unchanged", "kept"] = "promoted"
-    if winner.sha256 == reigning:
-        outcome = "kept" if winner is champion else "unchanged"
+    if winner is champion:
+        outcome = "kept"
+    elif champion and winner.sha256 == reigning and _deployment(winner) == _deployment(champion):
+        outcome = "unchanged"
     reason = _reason(outcome, winner, champion)
     rows = [_row(winner, winner, classes, seed, reason)]
     for one in sorted((one for one in entrants if one is not winner), key=lambda one: -one.miou):
         verdict = "; ".join(faults[one.name]) or _behind(one, winner, seed)
         rows.append(_row(one, winner, classes, seed, verdict))
     return Decision(outcome, reason, winner, rows)
+
+
+def _deployment(one: Contender) -> tuple[Any, ...] | None:
+    return deployment(one.form) if one.form else None
 
 
 def _reason(outcome: str, winner: Contender, champion: Contender | None) -> str:
@@ -123,9 +138,19 @@ def _reason(outcome: str, winner: Contender, champion: Contender | None) -> str:
         return f"{what}: the champion is better than every candidate"
     if champion is None:
         return f"{what}: the best candidate, and there was no champion"
+    if champion.sha256 == winner.sha256:
+        return f"{what}: the champion's model, deployed anew: as {_words(winner)}, which was {_words(champion)}"
     if champion.matrices is None:
         return f"{what}: the best candidate; the champion, {champion.name}, is out: {champion.unfit}"
     return f"{what}: the best; the champion was {champion.name} with mIoU {champion.miou:.1%}"
+
+
+def _words(one: Contender) -> str:
+    """Form, engine's version and machine."""
+    if one.form is None:
+        return "in no form"
+    engine, precision, threads, device, device_id, version = deployment(one.form)
+    return f"{engine} {version} {precision}, {threads} threads, {device}, on {device_id}"
 
 
 def _behind(one: Contender, winner: Contender, seed: int) -> str:

@@ -25,7 +25,7 @@ from roadseg.config import Config
 from roadseg.deploy import device
 from roadseg.deploy.engines import ENGINES
 from roadseg.engine.precision import native_bf16
-from roadseg.errors import one_line
+from roadseg.errors import masked, one_line
 from roadseg.scenes import download, sources
 from roadseg.tracking import server
 
@@ -54,7 +54,7 @@ def run(config: Config) -> None:
         if last and finding.topic != last:
             table.add_section()
         topic = "" if finding.topic == last else finding.topic
-        table.add_row(topic, finding.name, MARKS[finding.state], finding.text)
+        table.add_row(topic, finding.name, MARKS[finding.state], masked(finding.text))
         last = finding.topic
     Console().print(table)
 
@@ -142,7 +142,7 @@ def _prefect() -> tuple[bool, str]:
     if not given and not record.exists():
         return False, "not running: a flow starts its own, and `make up` serves it to people"
     url = given or json.loads(record.read_text(encoding="utf-8"))["url"]
-    reachable = _reachable(f"{url}/health")
+    reachable = _reachable(f"{url}/health", "GET")  # Prefect answers HEAD with 405
     return reachable, url if reachable else f"{url} does not answer"
 
 
@@ -171,9 +171,9 @@ def _source(config: Config, name: str) -> tuple[bool, str]:
     return True, said[0] + (f", and {len(said) - 1} more" if said[1:] else "")
 
 
-def _reachable(url: str) -> bool:
+def _reachable(url: str, method: str = "HEAD") -> bool:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT_S) as reply:
+        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=TIMEOUT_S) as reply:
             return bool(reply.status < 400)
     except (OSError, ValueError):
         return False

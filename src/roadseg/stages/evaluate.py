@@ -30,7 +30,7 @@ from roadseg.metrics import scores
 from roadseg.scenes import sources
 from roadseg.scenes.index import ELSEWHERE, Scene, labelled
 from roadseg.scenes.sources import OFFICIAL
-from roadseg.stages import evaluation_report
+from roadseg.stages import audit, evaluation_report
 from roadseg.stages.stage import stage
 
 MIOU = 0.001  # 0.1 point: how far a form's mIoU may be from float32's
@@ -45,7 +45,7 @@ def run(config: Config) -> None:
         scenes = {split: labelled(config, split) for split in ("train", "val", *REPORTED)}
         if not scenes["val"]:
             raise UserError("no labelled scene is in the val split: look at the index.csv of each of data.sources")
-        facts = pd.read_csv(paths.PROFILE / "scenes.csv", dtype={"source": "str", "sequence": "str"})
+        facts = audit.read("scenes.csv")
         assessed = [
             assess(source, config, space, scenes, facts) for source in paths.finalists(paths.EXPORT / "finalists")
         ]

@@ -2,9 +2,11 @@
 
 Out, under models/evaluate/: of every finalist leader.csv, classes.csv, confusion.csv, latency.csv, frontier.csv/.png;
 of the leader confusion.png, slices.csv/.png, confused.csv, across.csv, worst.csv, overlays/ (image, label, prediction)
-and predictions/SOURCE/SPLIT/NAME.png, the train ids of scenes that have no labels.
+and predictions/SOURCE/SPLIT/NAME.png, the train ids of scenes that have no labels (SEQUENCE_NAME.png of those
+that share a name).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,8 +100,9 @@ def _abroad(facts: pd.DataFrame, scenes: Sequence[Scene]) -> dict[str, Scene]:
     named = {}
     for source in dict.fromkeys(facts["source"]):
         of_source = [scene for scene, one in zip(scenes, facts["source"], strict=True) if one == source]
-        for place in range(min(EXAMPLES, len(of_source))):
-            named[f"{source}-{place + 1}"] = of_source[place * len(of_source) // EXAMPLES]
+        shown = min(EXAMPLES, len(of_source))
+        for place in range(shown):
+            named[f"{source}-{place + 1}"] = of_source[place * len(of_source) // shown]
     return named
 
 
@@ -114,8 +117,13 @@ def _overlays(folder: Path, named: dict[str, Scene], session: Session, space: La
 
 def _predictions(folder: Path, config: Config, session: Session) -> None:
     """The train ids that the model gives to scenes without labels, at the images' own size."""
-    for source, scene in track(unlabelled(config, config.evaluate.unlabelled), "unlabelled scenes", transient=True):
-        path = folder / source / scene.split / f"{scene.image.stem}.png"
+    scenes = unlabelled(config, config.evaluate.unlabelled)
+    named = Counter((source, scene.split, scene.image.stem) for source, scene in scenes)
+    for source, scene in track(scenes, "unlabelled scenes", transient=True):
+        name = scene.image.stem
+        if named[source, scene.split, name] > 1:  # two drives may count their frames alike
+            name = f"{scene.sequence.replace('/', '_')}_{name}"
+        path = folder / source / scene.split / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         png.write_ids(path, session.run(png.read_rgb(scene.image)))
 

@@ -7,6 +7,7 @@ with its records and the alias `champion`. A second run on the same input change
 Under `dvc exp run`, and under ROADSEG_TRACKING=off, decision and bundle are written and the registry is left alone.
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -65,12 +66,10 @@ def _promote(
     registry: "Registry | None",
 ) -> None:
     name = config.target.registered_name(space.name)
-    candidates = [_contender(entry) for entry in entries]
     version = registry.find(name) if registry else None
-    reigning = None
-    if registry and version:
-        held = champion.fetch(registry, version)
-        reigning = champion.contender(config, space, version, held, candidates)
+    held = champion.fetch(registry, version) if registry and version else None
+    candidates = [_contender(config, space, entry, held) for entry in entries]
+    reigning = champion.contender(config, space, version, held, candidates) if version and held else None
     decision = decide(candidates, reigning, config.target, space.classes, config.seed)
     leader = json.loads((paths.EVALUATE / "metrics.json").read_text(encoding="utf-8"))["leader"]
     runs = {entry["name"]: _record(tracker, entry, space, leads=entry["name"] == leader) for entry in entries}
@@ -87,6 +86,7 @@ def _promote(
         if registry and not hands_off():
             version = _register(registry, name, folder, entry, decision, card, version, runs[entry["name"]])
     else:
+        assert held is not None, "only a champion is kept"
         shutil.copytree(held, folder, dirs_exist_ok=True)
     running.aside(paths.PROMOTE / "card.md").write_text(card, encoding="utf-8")
     running.json(paths.PROMOTE / "decision.json", _described(name, decision, version))
@@ -94,26 +94,36 @@ def _promote(
     Console().print(f"{decision.outcome}: {decision.reason} [{name}, {what}]", markup=False)
 
 
-def _contender(entry: Entry) -> Contender:
-    form = None if entry["form"] is None else entry["forms"][entry["form"]]
+def _contender(config: Config, space: LabelSpace, entry: Entry, held: Path | None) -> Contender:
+    """A candidate, in the champion's form where it is the champion, whose bundle is in `held`."""
+    place = champion.form_of(entry, champion.read(held), config.target.budget_ms) if held else entry["form"]
+    form = None if place is None else entry["forms"][place]
     unfit = "" if form else "; ".join(f"{one['engine']} {one['precision']}: {one['why']}" for one in entry["forms"])
     if form:
         here, there = device.device_id(form["device"]), form["certificate"]["device_id"]
         if here != there:
             unfit = f"its latency was measured on {there} and this is {here}: run `dvc repro -f -s evaluate`"
-    with np.load(paths.EVALUATE / "scenes" / f"{entry['name']}.npz") as matrices:
-        val = matrices["val"]
+    if form and place != entry["form"] and not unfit:
+        val = champion.judged(config, space, entry, form)
+    else:
+        with np.load(paths.EVALUATE / "scenes" / f"{entry['name']}.npz") as matrices:
+            val = matrices["val"]
     test = entry["test"]["miou"] if entry["test"] else None
     return Contender(entry["name"], entry["onnx_sha256"], form, val, test, unfit=unfit)
 
 
 def _record(tracker: Tracker, entry: Entry, space: LabelSpace, *, leads: bool) -> str | None:
-    """The id of the MLflow run of this finalist, with evaluate's results written to it once.
+    """The id of the MLflow run of this finalist, with evaluate's latest results written to it once.
 
     Found by its training's key; a finalist that DVC restored from its cache has no run here and gets one. The pictures
     are the leader's, and so go to its run alone.
     """
-    facts = {"roadseg.finalist": entry["name"], "roadseg.onnx_sha256": entry["onnx_sha256"]}
+    results = hashlib.sha256(json.dumps([entry, leads]).encode()).hexdigest()
+    facts = {
+        "roadseg.finalist": entry["name"],
+        "roadseg.onnx_sha256": entry["onnx_sha256"],
+        "roadseg.results_sha256": results,
+    }
     if done := tracker.latest(facts):
         return done.id
     run = tracker.latest({"roadseg.key": entry["training"]})

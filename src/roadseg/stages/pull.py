@@ -1,13 +1,12 @@
 """A registered model's bundle, copied to a folder, every checksum right. Needs no project: only the MLflow server."""
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from roadseg import tracking
+from roadseg import paths, tracking
 from roadseg.config import read
 from roadseg.deploy import bundle
 from roadseg.errors import UserError
@@ -27,15 +26,15 @@ def run(which: str, to: Path, name: str | None = None) -> None:
         raise UserError(f"--to {to} is there already: give a folder that is not, or is empty")
     with tracking.open_registry(create=False) as registry:
         version = _find(registry, name or _only(registry), which)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as aside:
+        paths.folder(to.absolute().parent, "--to")
+        with tempfile.TemporaryDirectory(dir=to.absolute().parent, prefix=f".{to.name}.") as aside:
             folder = Path(aside, "bundle")
             with Console(stderr=True).status(f"Copying {version.uri}"):
                 registry.download(version, folder)
             bundle.verify(folder)
-            if to.exists():
-                to.rmdir()
-            shutil.move(folder, to)
+            to.mkdir(exist_ok=True)
+            for path in folder.iterdir():  # and not the folder: `to` may be the one that a shell is in
+                path.rename(to / path.name)
     Console().print(f"{version.name} version {version.number} is in {to}: read {to}/MODEL_CARD.md", markup=False)
 
 

@@ -34,6 +34,8 @@ def run(config: Config, source: str) -> None:
     its image, or that holds an id which the table lacks."""
     space, what = sources.space_of(config), sources.get(config, source)
     with stage("remap", source) as running:
+        if not (paths.RAW / source).is_dir():
+            raise UserError(f"{paths.RAW / source} is not there: run `roadseg fetch {source}` first")
         final = paths.REMAPPED / source
         folder = running.folder(final)
         raw_labels = what.labels(paths.RAW / source)

@@ -16,7 +16,7 @@ from mlflow.pyfunc import PythonModel
 
 
 class Segmenter(PythonModel):
-    """predict: uint8 [N, H, W, 3] or [H, W, 3], RGB 0-255, of any size -> uint8 [N, H, W] or [H, W] class ids."""
+    """predict: uint8 [N, H, W, 3], RGB 0-255, of any size -> uint8 [N, H, W] class ids."""
 
     def load_context(self, context: Any) -> None:
         """Verify the bundle's checksums and open its model, in the certified form where this machine has it."""
@@ -24,8 +24,6 @@ class Segmenter(PythonModel):
         self.session, self.bundle, self.note = _script(folder / "run.py").open_bundle(folder)
 
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
-        if model_input.ndim == 3:
-            return np.asarray(self.session.run(model_input))
         return np.stack([self.session.run(image) for image in model_input])
 
 

@@ -92,6 +92,9 @@ def answers(uri: str, timeout: float = 10.0) -> bool:
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout) as reply:
             return bool(reply.status == 200)
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code in (401, 403)  # MLflow's client knows the log-in; this question goes without
     except (OSError, ValueError):
         return False
 
