@@ -210,6 +210,25 @@ def test_what_is_only_reported_is_reported(project):
     assert np.array_equal(np.asarray(Image.open(prediction)), brightest.answer(brightest.picture(1, *SIZE)))
 
 
+def test_scenes_of_one_name_and_drives_that_are_called_na_stay_apart(project):
+    rows = read_index(paths.REMAPPED / "streets" / "index.csv")
+    drives = dict(zip((row.image.as_posix() for row in rows), ["NA", "None"] * 3))
+    alone = []
+    for drive in ("a", "b"):
+        image = brightest.save(project / drive / "0001.png", brightest.picture(7, *SIZE)).relative_to(project)
+        alone.append(replace(rows[5], image=image, label=None, label_sha256="", sequence=drive))
+    listed = [replace(row, sequence=drives[row.image.as_posix()]) for row in rows]
+    write_index(paths.REMAPPED / "streets" / "index.csv", [*listed, *alone])
+    facts = pd.read_csv(paths.PROFILE / "scenes.csv")
+    facts.assign(sequence=facts["image"].map(drives)).to_csv(paths.PROFILE / "scenes.csv", index=False)
+    brightest.write(finalist(paths.EXPORT / "finalists", "right") / "model.onnx")
+    evaluate.run(settings())
+    predicted = sorted(path.name for path in (paths.EVALUATE / "predictions/streets/test").iterdir())
+    assert predicted == ["a_0001.png", "b_0001.png"]
+    slices = pd.read_csv(paths.EVALUATE / "slices.csv", keep_default_na=False).query("split == 'val'")
+    assert slices.loc[slices["by"] == "sequence", "slice"].tolist() == ["streets NA", "streets None"]
+
+
 def test_no_exported_finalist_is_said(project):
     with pytest.raises(UserError, match="models/export/finalists holds no finalist"):
         evaluate.run(settings())

@@ -69,6 +69,9 @@ def test_what_is_not_there_is_named(registered):
         pull.run("champion", Path("out"), name="it's")
     with pytest.raises(UserError, match=f"no model 'other' is registered at http.*; there are: .*{registered}"):
         pull.run("champion", Path("out"), name="other")
+    Path("file").touch()
+    with pytest.raises(UserError, match=r"file cannot be made a folder \(.*\): name another by --to$"):
+        pull.run("champion", Path("file/out"), name=registered)
     assert not Path("out").exists()
 
 
@@ -137,3 +140,8 @@ def test_a_moved_project_gives_the_whole_bundle(tmp_path, monkeypatch):
         result = subprocess.run(command, cwd=away, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in (away / "out").iterdir()) == ["SHA256SUMS", "bundle.json", "model.onnx"]
+
+
+def test_the_folder_that_one_is_in_will_do(registered):
+    pull.run("champion", Path(), name=registered)
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["SHA256SUMS", "bundle.json", "model.onnx"]
