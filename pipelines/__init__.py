@@ -31,6 +31,7 @@ def running_server(record: Path = SERVER_RECORD) -> str | None:
 for _name, _value in {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",  # or any page that a browser has open could start flows
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
 }.items():
     os.environ.setdefault(_name, _value)

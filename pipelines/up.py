@@ -75,7 +75,7 @@ def prefect_server(port: int) -> Iterator[subprocess.Popen[str]]:
     """A Prefect server, recorded for this project's other commands to use; from here on, this process uses it too."""
     url = f"http://{HOST}:{port}/api"
     os.environ["PREFECT_API_URL"] = url
-    # Prefect's default lets any page that a browser has open start flows here.
+    # Prefect's default lets any page that a browser has open ask, and the token that posting takes with it.
     os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"http://{HOST}:{port},http://localhost:{port}")
     with service("prefect", "prefect", "server", "start", "--host", HOST, "--port", str(port)) as process:
         until_ready("prefect", process, lambda: answers(f"{url}/health"))

@@ -263,15 +263,16 @@ def test_a_server_record_counts_only_while_its_server_lives(tmp_path: Path) -> N
         assert pipelines.running_server(record) is None
 
 
-def test_a_page_of_elsewhere_cannot_ask_a_flows_own_server(tmp_path: Path) -> None:
+def test_a_page_of_elsewhere_cannot_use_a_flows_own_server(tmp_path: Path) -> None:
     """In a process of its own: PREFECT_HOME is settled on import."""
     program = """
 import urllib.error, urllib.request
 from pipelines import server
+from prefect.client.orchestration import get_client
 
-def asked(address, origin):
-    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    request = urllib.request.Request(f"{address}/flow_runs/filter", headers=headers, method="OPTIONS")
+def asked(address, origin, method="OPTIONS"):
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/flow_runs/filter", b"{}", headers, method=method)
     try:
         with urllib.request.urlopen(request) as reply:
             return reply.status
@@ -280,13 +281,16 @@ def asked(address, origin):
 
 with server.api() as address:
     print(asked(address, "https://evil.example"), asked(address, "http://127.0.0.1"))
+    print(asked(address, "https://evil.example", "POST"))  # a browser sends what it need not ask for first
+    with get_client(sync_client=True) as client:
+        print(client.read_flow_runs())
 """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
     environment |= {"PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "src")]), "ROADSEG_HOME": str(tmp_path)}
     environment |= {"http_proxy": "http://127.0.0.1:9"}  # of a company: this machine's servers are not behind it
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["400", "200"], done.stderr
+    assert done.stdout.split() == ["400", "200", "403", "[]"], done.stderr
 
 
 @pytest.fixture(scope="module")
