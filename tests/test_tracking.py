@@ -233,6 +233,14 @@ def test_a_key_names_one_run_however_often_it_is_opened(tracker, client, unique)
     assert client.get_run(parent.id).data.tags["roadseg.kind"] == "search", "the stage that opened it first"
 
 
+def test_a_resumed_run_keeps_the_settings_that_it_had(tracker, client, unique):
+    """The same weights may lie under another path by then: MLflow refuses to change a parameter."""
+    for path, more in (("a.safetensors", {}), ("b.safetensors", {"crop": 0.5})):
+        with tracker.parent("search", unique, "search") as parent:
+            parent.params({"initial": path, **more})
+    assert client.get_run(parent.id).data.params == {"initial": "a.safetensors", "crop": "0.5"}
+
+
 def test_a_finished_child_is_left_as_it_is(tracker, client, unique):
     with tracker.parent(kind="search", key=unique, name="search") as parent:
         with parent.child(f"{unique}-1", "trial 1", {"a": 1}) as run:

@@ -25,7 +25,7 @@ class Run(Protocol):
         """Log finite numbers at this step; None and NaN (a class that the split lacks) are left out."""
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log parameters. MLflow refuses a second, different value for a name with its MlflowException."""
+        """Log parameters; a name that the run has keeps its first value."""
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags; a later value replaces an earlier one."""

@@ -51,8 +51,10 @@ class MlflowRun:
         self._client.log_batch(self.id, metrics=[Metric(_name(name), value, now, step) for name, value in kept.items()])
 
     def params(self, values: Mapping[str, Any]) -> None:
-        params = [Param(_name(name), str(value)[:PARAM_LENGTH]) for name, value in values.items()]
-        self._client.log_batch(self.id, params=params)
+        # MLflow writes a parameter once; a run that is resumed may have the same weights by another path.
+        known = self._client.get_run(self.id).data.params
+        new = {_name(name): str(value)[:PARAM_LENGTH] for name, value in values.items() if _name(name) not in known}
+        self._client.log_batch(self.id, params=[Param(name, value) for name, value in new.items()])
 
     def tags(self, values: Mapping[str, Any]) -> None:
         self._client.log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in values.items()])
