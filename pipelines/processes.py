@@ -45,7 +45,7 @@ def group(
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
     )
     try:
         yield process
@@ -118,7 +118,7 @@ def _living(leader: int) -> list[psutil.Process]:
     return found
 
 
-def _die_with_parent() -> None:
-    """Asks the kernel, where it is Linux, to send this process SIGTERM when its parent is gone, `kill -9` included."""
+def die_with_parent(number: int = signal.SIGTERM) -> None:
+    """Asks the kernel, where it is Linux, to send this process a signal when its parent is gone, `kill -9` included."""
     if sys.platform == "linux":
-        _libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        _libc.prctl(1, number)  # PR_SET_PDEATHSIG

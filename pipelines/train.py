@@ -6,6 +6,7 @@ its records; the others only train.
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -22,6 +23,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipelines import runs, server
+from pipelines.processes import die_with_parent
 from roadseg import distributed, tracking
 from roadseg.config import Config, read
 from roadseg.errors import StageFailure, UserError, reported
@@ -74,7 +76,7 @@ def follow(config: Config) -> None:
 
 def multiply(processes: int, command: Sequence[str] = ("-u", "-m", "pipelines.train")) -> int:
     """Lets torchrun start this command so many times. The exit code of the process that failed first, 0 where none did;
-    it has said why, so torchrun's own report of it is not shown."""
+    it has said why, so torchrun's own report of it is not shown. StageFailure where a signal ended it."""
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise UserError(
             f"params.yaml: train.processes: {processes} processes need a GPU each, and there are "
@@ -86,14 +88,22 @@ def multiply(processes: int, command: Sequence[str] = ("-u", "-m", "pipelines.tr
     try:
         elastic_launch(settings, sys.executable)(*command)
     except ChildFailedError as error:
-        _, first = error.get_first_failure()
-        return max(1, first.exitcode)  # below 0 for one that a signal ended
+        number, first = error.get_first_failure()
+        if first.exitcode < 0:
+            memory = ", as a system does that is out of memory" if first.exitcode == -signal.SIGKILL else ""
+            raise StageFailure(
+                f"process {number + 1} of {processes} was ended by signal {-first.exitcode}{memory}; started again, "
+                "training goes on from its last checkpoint"
+            ) from None
+        return first.exitcode
     except SignalException:
         raise KeyboardInterrupt from None
     return 0
 
 
 def main() -> None:
+    if distributed.launched():  # by torchrun; while they wait for one another in C++, they would not hear a SIGTERM
+        die_with_parent(signal.SIGKILL)
     with reported("train"):
         if int(os.environ.get("RANK", "0")) > 0:
             with (

@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back, and a kill or damage is never taken for a checkpoint."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,20 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     loaded = checkpoint.load(path)
     assert torch.equal(loaded.pop("tensor"), state.pop("tensor")) and loaded == state
     assert [file.name for file in path.parent.iterdir()] == ["a.pt"]
+
+
+def test_a_disk_that_takes_no_more_is_said_and_keeps_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"step": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{path}'"):
+            checkpoint.save(path, {"step": 2, "weights": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [one.name for one in tmp_path.iterdir()] == ["last.pt"]
+    assert checkpoint.load(path) == {"step": 1}
 
 
 def test_a_failed_save_leaves_the_old_one(tmp_path: Path) -> None:

@@ -253,3 +253,10 @@ def test_of_processes_that_fail_the_first_ones_code_is_what_is_left(command: str
     done = subprocess.run([sys.executable, "-c", call], cwd=PROJECT, capture_output=True, text=True, timeout=120)
     assert done.returncode == (3 if "exit" in command else 0), done.stderr
     assert "Traceback" not in done.stderr and "failed" not in done.stderr
+
+
+def test_a_process_that_a_signal_ended_is_named() -> None:
+    command = "import os; os.environ['RANK'] == '1' and os.kill(os.getpid(), 9)"
+    call = f"from pipelines.train import multiply; multiply(2, ['-c', {command!r}])"
+    done = subprocess.run([sys.executable, "-c", call], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert "process 2 of 2 was ended by signal 9, as a system does that is out of memory" in done.stderr

@@ -492,6 +492,12 @@ def test_compiled_training_is_the_same_through_phases(monkeypatch: pytest.Monkey
         torch.testing.assert_close(traced[name], plain[name], rtol=1e-3, atol=5e-5)  # untraced, kernels round otherwise
 
 
+def test_compiled_training_below_float32_is_refused_on_a_cpu() -> None:
+    """torch 2.13 compiles networks there whose first layers get no gradient, and says nothing."""
+    with pytest.raises(UserError, match=r"^train\.compile \(params\.yaml\) is true in bfloat16 on a CPU"):
+        begin(6, compiled=True, precision="bfloat16")
+
+
 # EMA
 
 

@@ -19,13 +19,21 @@ BROKEN = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, A
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write beside `path`, force to disk, then rename: a kill at any moment leaves the old file or the new one."""
+    """Write beside `path`, force to disk, then rename: a kill at any moment leaves the old file or the new one. Raises
+    OSError, and leaves nothing new, where the disk does not take it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.aside")
-    with aside.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with aside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        aside.unlink(missing_ok=True)
+        cause = error if isinstance(error, OSError) else error.__context__  # torch's own error hides it
+        if isinstance(cause, OSError):
+            raise OSError(cause.errno, cause.strerror, str(path)) from None
+        raise
     aside.replace(path)
 
 

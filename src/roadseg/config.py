@@ -313,7 +313,8 @@ class Train(Section):
     """That train a finalist together, by torchrun, a GPU each where there are any; each gets an equal part of every
     batch. Batch norm, and all losses but Lovász's and OHEM's least share, see the whole of it."""
     compile: bool = False
-    """Whether torch.compile translates networks before they train: minutes first, less a step then."""
+    """Whether torch.compile translates networks before they train: minutes first, less a step then. Refused on a CPU in
+    less than float32, where it loses gradients."""
     validate_every: Annotated[float, Field(gt=0)] = 1.0
     """Epochs between two validations of a finalist, on average: they come at equal distances in steps. Each leaves a
     checkpoint, which a killed training goes on from."""

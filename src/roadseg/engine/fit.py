@@ -134,9 +134,11 @@ def _diverged(training: Training, loss: float, gradient: float, batches: Batches
     names = batches.names(training.step)  # all: any of them may be the one
     rate = max(group["lr"] for group in training.optimizer.param_groups)
     after = f" after {training.setbacks} setbacks" if training.setbacks else ""
+    what = f"loss {loss:.3g}, norm of its gradient {gradient:.3g}"
+    if math.isfinite(loss + gradient):
+        what = f"loss {loss:.3g}, but weights are no numbers since the last report,"
     return Diverged(
-        f"training diverged: loss {loss:.3g}, norm of its gradient {gradient:.3g} at step {training.step}{after}, "
-        f"learning rate {rate:.3g}, scenes {', '.join(names)}"
+        f"training diverged: {what} at step {training.step}{after}, learning rate {rate:.3g}, scenes {', '.join(names)}"
     )
 
 

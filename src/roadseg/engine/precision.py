@@ -43,3 +43,16 @@ def resolve(precision: str, device: torch.device | str) -> torch.dtype:
             f"train.precision (params.yaml) is {precision!r}, must be one of: auto, {', '.join(PRECISIONS)}"
         )
     return PRECISIONS[precision]
+
+
+def check_compiled(dtype: torch.dtype, device: torch.device | str) -> None:
+    """Raises UserError where torch.compile cannot be trusted with a training: on a CPU in less than float32.
+
+    torch 2.13's Inductor leaves out what enlarging gives back for some sizes (Fast-SCNN and DDRNet-23-slim at 64x96, 11
+    classes, bfloat16): everything before it gets a gradient of exactly 0, while loss and norm stay numbers.
+    """
+    if torch.device(device).type == "cpu" and dtype != torch.float32:
+        raise UserError(
+            f"train.compile (params.yaml) is true in {str(dtype).removeprefix('torch.')} on a CPU, where torch.compile "
+            "loses gradients: set it to false, which is about as fast there, or train.precision to float32"
+        )

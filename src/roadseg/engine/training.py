@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from roadseg import distributed
 from roadseg.engine import optimizers
 from roadseg.engine.ema import EMA
-from roadseg.engine.precision import resolve
+from roadseg.engine.precision import check_compiled, resolve
 from roadseg.schedules import Schedule
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -139,6 +139,7 @@ def start(
         # its own copying of buffers is not needed: SyncBatchNorm gives every process the same
         forward = DistributedDataParallel(distributed.synchronise(net), forward_sync_buffers=False)
     if compiled:
+        check_compiled(dtype, device)
         forward = torch.compile(forward)
     return Training(
         net=net,

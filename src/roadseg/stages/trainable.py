@@ -29,7 +29,10 @@ def check(config: Config) -> None:
                 build(name)
             except UserError as error:
                 raise UserError(f"params.yaml: {key}: {error}") from None
-    precision.resolve(config.train.precision, precision.default_device())
+    device = precision.default_device()
+    dtype = precision.resolve(config.train.precision, device)
+    if config.train.compile:
+        precision.check_compiled(dtype, device)
 
 
 def slowed(config: Config, network: str) -> None:
