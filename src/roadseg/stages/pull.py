@@ -32,9 +32,11 @@ def run(which: str, to: Path, name: str | None = None) -> None:
             with Console(stderr=True).status(f"Copying {version.uri}"):
                 registry.download(version, folder)
             bundle.verify(folder)
-            to.mkdir(exist_ok=True)
-            for path in folder.iterdir():  # and not the folder: `to` may be the one that a shell is in
-                path.rename(to / path.name)
+            if not to.exists():
+                folder.rename(to)
+            else:  # its files one by one: it may be the folder that a shell is in
+                for path in folder.iterdir():
+                    path.rename(to / path.name)
     Console().print(f"{version.name} version {version.number} is in {to}: read {to}/MODEL_CARD.md", markup=False)
 
 
