@@ -64,6 +64,20 @@ def test_what_cannot_be_learnt_fails_by_name(workspace: Path) -> None:
         overfit.run(given, ["net"])
 
 
+def test_an_unreadable_scene_is_left_out_where_params_allow_it(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = prepared(sources=STREETS)
+    gone = overfit.index.labelled(given, "train")[0].image
+    gone.unlink()
+    with pytest.raises(UserError, match=rf"{gone} is in the index but not on disk"):
+        overfit.run(given, ["fastscnn"], scenes=2, steps=2)
+    allowed = given.model_copy(update={"train": given.train.model_copy(update={"skip_unreadable": True})})
+    with pytest.raises(StageFailure, match=r"stayed below mIoU 90% on 1 scenes"):
+        overfit.run(allowed, ["fastscnn"], scenes=2, steps=2)
+    assert f"left out: {gone} is in the index but not on disk" in capsys.readouterr().out.replace("\n", "")
+
+
 def test_scenes_of_the_commonest_size_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     def listed(*heights: int) -> None:
         scenes = [SimpleNamespace(height=height, width=64, name=place) for place, height in enumerate(heights)]

@@ -36,7 +36,6 @@ def test_it_says_how_far_how_well_how_fast_and_in_how_much_memory(
     for part in ("epoch 2.5/4", "loss 0.500", "mIoU 45.7%", "20.0 images/s", " GB", "0:00:"):  # 2 epochs in 30 s
         assert part in line
     assert len(line.rstrip()) <= 80
-    assert "parts" not in line and "setbacks" not in line
 
 
 def test_what_goes_in_more_parts_than_asked_for_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,3 +43,15 @@ def test_what_goes_in_more_parts_than_asked_for_is_said_once(capsys: pytest.Capt
     said = [line for line in shown(capsys, *divided) if "out of memory" in line]
     assert ["in 2 parts" in said[0], "in 4 parts" in said[1], len(said)] == [True, True, 2]
     assert not any("out of memory" in line for line in shown(capsys, *divided[:2], parts=2))
+
+
+def test_setbacks_are_said_once_each_and_a_long_line_still_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    long = replace(REPORT, step=60, epoch=123.4, loss=12.345, parts=8, setbacks=1)
+    reports = [REPORT, long, replace(long, step=61), replace(long, step=62, setbacks=2)]
+    lines = shown(capsys, *reports, parts=8)
+    assert [line for line in lines if "setbacks" in line] == [
+        "no number: by step 60 training went back 1 times in all (train.setbacks)",
+        "no number: by step 62 training went back 2 times in all (train.setbacks)",
+    ]
+    assert "epoch 123.4/4" in lines[-1] and " GB" in lines[-1], "rich cuts what is beyond 80 columns"
+    assert max(map(len, lines)) <= 80

@@ -67,6 +67,9 @@ def run(
     nets.known(names)
     paths.folder(out)
     few, classes = chosen(config, scenes), len(sources.space_of(config).classes)
+    for line in few.left_out:
+        print(f"left out: {line}")
+    scenes = len(few)
     rows, below = [], []
     with Progress() as progress:
         for name in names:
@@ -107,7 +110,8 @@ def chosen(config: Config, scenes: int) -> Pack:
         raise UserError(f"--scenes {scenes}: the train split has {len(alike)} scenes of one size")
     places = np.linspace(0, len(alike) - 1, scenes).round().astype(int)
     few, settings = [alike[place] for place in places], config.train
-    return pack(few, long_side=settings.long_side, own_labels=False, limit_gb=settings.cache_gb)
+    skip = settings.skip_unreadable
+    return pack(few, long_side=settings.long_side, own_labels=False, skip_unreadable=skip, limit_gb=settings.cache_gb)
 
 
 def learn(

@@ -16,7 +16,8 @@ Show = Callable[[Report, float | None], None]
 @contextmanager
 def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show]:
     """Gives a function that brings the line up to date. `scenes`: what one epoch is worth, for images a second.
-    `parts`: in how many a batch is asked to go; that it goes in more is said once, for each number.
+    `parts`: in how many a batch is asked to go. That it goes in more, and each setback, is said once, on a line of its
+    own.
 
     Where there is no terminal, the line is printed once, at the end.
     """
@@ -26,14 +27,19 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
         progress.console.print(name, markup=False)  # on a line of its own: all the rest fits into 80 columns
         bar = progress.add_task("", total=1.0, said="")
         first: list[Report] = []
-        divided = {parts}
+        divided, setbacks = parts, 0
 
         def show(report: Report, miou: float | None) -> None:
+            nonlocal divided, setbacks
             if not first:
                 first.append(report)
-            if report.parts not in divided:
-                divided.add(report.parts)
-                note = f"out of memory: by step {report.step} a batch goes in {report.parts} parts (train.parts)"
+            if report.parts > divided:
+                divided = report.parts
+                note = f"out of memory: by step {report.step} a batch goes in {divided} parts (train.parts)"
+                progress.console.print(note, markup=False)
+            if report.setbacks > setbacks:
+                setbacks = report.setbacks
+                note = f"no number: by step {report.step} training went back {setbacks} times in all (train.setbacks)"
                 progress.console.print(note, markup=False)
             past = report.seconds - first[0].seconds
             rate = (report.epoch - first[0].epoch) * scenes / past if past > 0 else 0.0
@@ -41,8 +47,6 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
             said += [f"mIoU {miou:.1%}"] if miou is not None else []
             said += [f"{rate:.1f} images/s"] if rate else []
             said += [f"{memory_gb():.1f} GB"]
-            said += [f"batch in {report.parts} parts"] if report.parts > 1 else []
-            said += [f"{report.setbacks} setbacks"] if report.setbacks else []
             progress.update(bar, completed=report.step / report.total_steps, said="  ".join(said))
 
         yield show
