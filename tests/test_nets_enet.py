@@ -1,10 +1,12 @@
 """ENet: the stages of its table 1, their dilations, and what the paper's operations are made of."""
 
 import pytest
+import torch
 from torch import nn
+from torch.nn import functional
 
 from roadseg.nets.counts import multiply_adds
-from roadseg.nets.enet import Bottleneck, ENet
+from roadseg.nets.enet import Bottleneck, ENet, _pooled
 from tests.structure import elements, sizes
 
 
@@ -55,3 +57,8 @@ def test_the_published_operations_are_within_three_per_cent_of_all_that_is_count
     products = 2 * multiply_adds(net, 360, 640)
     assert products == pytest.approx(3.622e9, rel=1e-3)
     assert products + 2 * norms + activations + sums + maxima == pytest.approx(3.83e9 - 0.1095e9, rel=1e-4)
+
+
+def test_the_image_is_pooled_in_training_as_it_is_when_deployed() -> None:
+    image = torch.randn(2, 3, 12, 20).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(_pooled(image), functional.max_pool2d(image, 2), rtol=0, atol=0)

@@ -32,8 +32,15 @@ class Initial(nn.Module):
         self.activation = PReLU(16)
 
     def forward(self, image: Tensor) -> Tensor:
-        features = torch.cat([self.conv(image), functional.max_pool2d(image, 2)], dim=1)
+        pooled = _pooled(image) if self.training else functional.max_pool2d(image, 2)
+        features = torch.cat([self.conv(image), pooled], dim=1)
         return self.activation(self.norm(features))
+
+
+def _pooled(image: Tensor) -> Tensor:
+    """`max_pool2d(image, 2)`, which takes ten times as long on a CPU, channels last in memory."""
+    rows = torch.maximum(image[..., ::2, :], image[..., 1::2, :])
+    return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
 def _reduced(inputs: int, hidden: int, kernel: int = 1, stride: int = 1) -> ConvNorm:

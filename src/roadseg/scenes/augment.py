@@ -143,6 +143,8 @@ def normalise(images_BHWC: Tensor) -> Tensor:
 
     The result is a view in the input's memory order, which is torch's `channels_last`.
     """
-    mean = torch.tensor(MEAN, device=images_BHWC.device) * 255
-    std = torch.tensor(STD, device=images_BHWC.device) * 255
-    return ((images_BHWC.float() - mean) / std).permute(0, 3, 1, 2)
+    width, device = images_BHWC.shape[2], images_BHWC.device
+    # in whole rows: three numbers at a time torch takes seven times as long on a CPU
+    mean, std = (torch.tensor(values, device=device).mul(255).repeat(width) for values in (MEAN, STD))
+    rows = images_BHWC.flatten(2).to(torch.float32, copy=True)
+    return rows.sub_(mean).div_(std).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
