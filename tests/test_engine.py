@@ -452,6 +452,13 @@ def test_an_encoder_learns_more_slowly() -> None:
         assert group["weight_decay"] == (0.01 if group["params"][0].ndim >= 2 else 0)
 
 
+@pytest.mark.parametrize("share", [0.1, 10])
+def test_the_rate_that_is_reported_is_not_the_encoders(share: float) -> None:
+    net = Net()
+    training = begin(net=net, encoder=list(net.body.parameters()), encoder_rate=share, schedule=Schedule(lambda _: 1.0))
+    assert next(fit(training, every_steps=1)).learning_rate == pytest.approx(0.02)
+
+
 def test_a_batch_of_void_trains_nothing_and_breaks_nothing() -> None:
     pack = Scenes()
     pack.pairs = [(image, np.full_like(label, 255)) for image, label in pack.pairs]

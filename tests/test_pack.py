@@ -110,12 +110,15 @@ def test_packs_keep_to_their_limit_and_the_oldest_go(tmp_path: Path) -> None:
     last_scene = drawn(tmp_path, "dddd", (100, 100))
     last = pack([last_scene], limit_gb=100e-6).folder
     assert [folder.exists() for folder in (*packs, last)] == [False, True, False, True]
-    with pytest.raises(UserError, match=r"take 0\.0001 GB beside 4.*e-05 GB in use, and train\.cache_gb .* is 5e-05"):
+    with pytest.raises(
+        UserError,
+        match=r"take 0\.0001 GB beside 4.*e-05 GB opened .* train\.cache_gb .* is 5e-05",
+    ):
         pack([drawn(tmp_path, "eeeee", (100, 250))], limit_gb=50e-6)
-    with pytest.raises(UserError, match=r"in use, and train\.cache_gb"):
+    with pytest.raises(UserError, match=r"opened in the last 10 minutes, and train\.cache_gb"):
         pack([drawn(tmp_path, "ffffff", (100, 100))], limit_gb=70e-6)  # the last was opened just now
     assert packs[1].exists() and last.exists(), "what cannot be done removes nothing"
-    with pytest.raises(UserError, match=r"take 4.*e-05 GB beside 0 GB in use"):
+    with pytest.raises(UserError, match=r"take 4.*e-05 GB beside 0 GB opened"):
         pack([last_scene], limit_gb=30e-6)
     assert pack([last_scene], limit_gb=60e-6).folder == last and not packs[1].exists(), "nor is one that is there"
 

@@ -203,6 +203,43 @@ def test_a_validations_loss_is_the_mean_of_its_steps_and_the_line_shows_its_own_
     assert shown == [None] * training.TICKS + [0.1]
 
 
+def test_the_class_scores_that_are_recorded_are_of_the_weights_that_are_kept(
+    scored: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`train.keep` may change after the training, whose run is finished then."""
+    scored += [0.1, 0.4, 0.3, 0.2, 0.2, 0.2]
+    recorded: dict[str, float] = {}
+    monkeypatch.setattr(NullRun, "metrics", lambda run, values, step=0: recorded.update(values))
+    given = config.read()
+    for keep, best in (("last", 0.2), ("best", 0.4)):
+        given = given.model_copy(update={"train": given.train.model_copy(update={"keep": keep})})
+        train.train(given, Course.open(given), RECIPE, NullRun())
+        assert recorded["iou_road"] == best
+        monkeypatch.setattr(NullRun, "finished", True)
+
+
+def test_class_weights_of_other_classes_or_damaged_ones_are_refused(workspace: Path) -> None:
+    given = prepared(sources=STREETS)
+    profile.run(given)
+    path = paths.PROFILE / "weights.json"
+    whole = json.loads(path.read_text())
+    other = {name: values[:11] if isinstance(values, list) else values for name, values in whole.items()}
+    for text, said in (
+        (json.dumps(other), r"of 11 classes, data.space \(params.yaml\) has 19: run profile again"),
+        (json.dumps(whole)[:-5], "damaged: run the profile stage again"),
+        ("3", "damaged: run the profile stage again"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"^{path} is {said}"):
+            Course.open(given)
+
+
+def test_a_long_losss_name_fits_into_a_file_system() -> None:
+    losses = [" + ".join(["weighted_cross_entropy(class_weights=class_balanced)"] * times) for times in (5, 6)]
+    names = [replace(RECIPE, loss=loss).name for loss in losses]
+    assert all(len(name) < 130 for name in names) and names[0] != names[1]
+
+
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_weights_that_are_written_are_those_asked_for(scored: list[float], keep: str) -> None:
     scored += [0.1, 0.4, 0.3, 0.2, 0.2, 0.2]

@@ -25,7 +25,7 @@ class Section(BaseModel):
 class Data(Section):
     sources: tuple[str, ...] = Field(min_length=1)
     """Names from `roadseg.scenes.sources.SOURCES`, each at most once."""
-    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    weights: dict[str, Annotated[float, Field(ge=0, le=100)]] = {}
     """How often training draws a scene of this source, against 1 for a scene of a source that is not named. 0: never;
     the source is out of domain, evaluated and no more."""
     space: str | None = None
@@ -358,8 +358,8 @@ class Train(Section):
     @field_validator("phases")
     @classmethod
     def _whole(cls, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        if phases and abs(sum(phase.share for phase in phases) - 1) > 1e-6:
-            raise ValueError(f"the shares add up to {sum(phase.share for phase in phases):g}, must to 1")
+        if phases and abs(sum(phase.share for phase in phases) - 1) > 1e-3:
+            raise ValueError(f"the shares add up to {sum(phase.share for phase in phases):.4g}, must to 1")
         return phases
 
 
@@ -439,7 +439,7 @@ def read(path: Path = Path("params.yaml")) -> Config:
             "extra_forbidden": "there is no such key",
             "missing": "this value is missing" if key[-1].isdigit() else "this key is missing",  # of a list's, or not
             "tuple_type": "must be a list",
-        }.get(first["type"], first["msg"])
+        }.get(first["type"], first["msg"].removeprefix("Value error, "))
         given = "" if first["type"] == "missing" else f" (it is {first['input']!r})"
         raise UserError(f"{path}: {key}: {said}{given}") from None
 

@@ -123,23 +123,27 @@ def _report(training: Training, losses: list[float], batches: Batches) -> Report
         total_steps=training.total_steps,
         epoch=batches.plan.pixels(training.step) / batches.pack.pixels,
         loss=sum(losses) / len(losses),
-        learning_rate=max(group["lr"] for group in training.optimizer.param_groups),
+        learning_rate=_rate(training),
         seconds=training.seconds,
         parts=training.parts,
         setbacks=training.setbacks,
     )
 
 
+def _rate(training: Training) -> float:
+    """Of the last step; a pre-trained backbone's is a share of it."""
+    group = training.optimizer.param_groups[0]
+    return float(group["lr"] / group["share"])
+
+
 def _diverged(training: Training, loss: float, gradient: float, batches: Batches) -> Diverged:
     names = batches.names(training.step)  # all: any of them may be the one
-    rate = max(group["lr"] for group in training.optimizer.param_groups)
     after = f" after {training.setbacks} setbacks" if training.setbacks else ""
     what = f"loss {loss:.3g}, norm of its gradient {gradient:.3g}"
     if math.isfinite(loss + gradient):
         what = f"loss {loss:.3g}, but weights are no numbers since the last report,"
-    return Diverged(
-        f"training diverged: {what} at step {training.step}{after}, learning rate {rate:.3g}, scenes {', '.join(names)}"
-    )
+    where = f"step {training.step}{after}, learning rate {_rate(training):.3g}"
+    return Diverged(f"training diverged: {what} at {where}, scenes {', '.join(names)}")
 
 
 def _step(training: Training, batch: Batch, rate: float) -> tuple[float, float]:

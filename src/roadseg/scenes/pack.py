@@ -140,8 +140,9 @@ def _make_room(folder: Path, size: int, limit_gb: float | None) -> None:
     limit = math.inf if limit_gb is None else limit_gb * 1e9
     if size + in_use > limit:
         raise UserError(
-            f"decoded, the scenes take {size / 1e9:.3g} GB beside {in_use / 1e9:.3g} GB in use, and "
-            f"train.cache_gb (params.yaml) is {limit_gb:g}: raise it, or lower train.long_side"
+            f"decoded, the scenes take {size / 1e9:.3g} GB beside {in_use / 1e9:.3g} GB opened in the last "
+            f"{IN_USE_S // 60} minutes, and train.cache_gb (params.yaml) is {limit_gb:g}: raise it, or lower "
+            "train.long_side"
         )
     for old in sorted(others, key=lambda other: -unused_s[other]):
         too_many = unused_s[old] > IN_USE_S and size + sum(others.values()) > limit

@@ -51,7 +51,7 @@ def draw(config: Config, names: Sequence[str], out: Path) -> None:
 
 def _factors(train: Train, places: Sequence[float]) -> list[float]:
     """What train.phases multiply the learning rate by at these shares of the steps."""
-    side = 1024  # of any scene: what share of the steps a phase has does not depend on it
+    side = 1024  # of any scene: what share of the steps a phase has depends on it by the rounding of its batch alone
     made = plan(1e5 * train.batch * side**2, train.batch * side**2, (side, side), train.phases)
     return [made.at(round(place * made.steps))[0].rate for place in places]
 

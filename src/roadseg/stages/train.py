@@ -98,10 +98,10 @@ def train(config: Config, course: Course, recipe: Recipe, parent: Parent) -> Pat
                 break
         if not distributed.agreed(run.finished):
             course.record(run)
-            final = kept(config, checkpoint.load(path))
-            ious = zip(course.space.classes, final.scores.iou, strict=True)
-            run.metrics({f"iou_{name}": iou for name, iou in ious if iou is not None})
             run.figure("curves.png", figures.curves(pd.DataFrame(curve)))
+        final = kept(config, checkpoint.load(path))  # of a finished training others, where `train.keep` has changed
+        ious = zip(course.space.classes, final.scores.iou, strict=True)
+        run.metrics({f"iou_{name}": iou for name, iou in ious if iou is not None} | {"kept_epoch": final.epoch})
     return path
 
 

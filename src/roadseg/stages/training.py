@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -41,6 +42,10 @@ WITHOUT_EFFECT = {"workers", "cache_gb", "keep"}
 """Settings of `train` that change nothing about a training: a resumed one may have others."""
 
 
+LONGEST = 80
+"""Characters of a loss in a recipe's name: a folder has it, and a file system takes 255."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What the search chooses."""
@@ -56,6 +61,8 @@ class Recipe:
     def name(self) -> str:
         """For people, files and tables; recipes whose learning rates agree in two digits share it."""
         loss = re.sub(r"[^\w.]+", "-", self.loss).strip("-")  # a sum of losses has blanks and stars
+        if len(loss) > LONGEST:
+            loss = f"{loss[:LONGEST]}-{hashlib.sha256(loss.encode()).hexdigest()[:6]}"
         return f"{self.network}-{loss}-{self.learning_rate:.2g}-{self.crop:g}"
 
 
@@ -96,8 +103,8 @@ class Course:
         profile = paths.PROFILE / "weights.json"
         if not profile.is_file():
             raise UserError(f"{profile} is missing: run the profile stage first")
-        weights = json.loads(profile.read_text())
         space = sources.space_of(config)
+        weights = _weights(profile, len(space.classes))
         long_side, limit = config.train.long_side, config.train.cache_gb
         scenes = index.labelled(config, "train")
         skip = config.train.skip_unreadable
@@ -110,7 +117,7 @@ class Course:
             space=space,
             train=train,
             val=pack(index.labelled(config, "val"), long_side=long_side, limit_gb=limit),
-            weights={name: values for name, values in weights.items() if name in CLASS_WEIGHTS},
+            weights=weights,
             draws=tuple(draws[place] for place in train.places),
             teacher=teacher.load(config.train.distil, space) if config.train.distil else None,
             device=engine.default_device(),
@@ -220,6 +227,18 @@ class Course:
         """Scores of the averaged weights on the validation split, at the labels' own resolution."""
         matrices = engine.evaluate(training.ema.net, self.val, classes=len(self.space.classes), device=self.device)
         return scores(matrices.sum(axis=0))
+
+
+def _weights(path: Path, classes: int) -> dict[str, list[float]]:
+    """Of so many classes, by name. UserError where the profile was made of others, or is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        weights = {name: list(found[name]) for name in CLASS_WEIGHTS if name in found}
+    except (ValueError, TypeError):
+        raise UserError(f"{path} is damaged: run the profile stage again") from None
+    if odd := {len(values) for values in weights.values()} - {classes}:
+        raise UserError(f"{path} is of {min(odd)} classes, data.space (params.yaml) has {classes}: run profile again")
+    return weights
 
 
 LIBRARIES = ("torch", "albumentations", "numpy", "opencv-python-headless", "pillow")
