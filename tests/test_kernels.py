@@ -73,6 +73,38 @@ def test_norms_are_torchs(shape: tuple[int, ...], activation: str, dtype: torch.
         assert_near(one, other.double(), 2 * digits if one is found[0] and dtype == torch.bfloat16 else 1e-5)
 
 
+@needs_compiler
+@pytest.mark.parametrize("shape", [(6, 3, 13, 7), (3, 8, 13, 7), (2, 300, 5, 3), (4, 1, 40, 50), (2, 16, 3, 1)])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_with_dropout_and_shortcut_are_torchs(
+    shape: tuple[int, ...], activation: str, added: bool, dtype: torch.dtype, threads: int
+) -> None:
+    torch.manual_seed(0)
+    features, shortcut = ((random_maps(*shape, dtype=dtype) * 3 + 1).requires_grad_() for _ in range(2))
+    weight, bias = torch.rand(shape[1]).add(0.5).requires_grad_(), torch.randn(shape[1], requires_grad=True)
+    slope = {"none": None, "relu": torch.zeros(shape[1]), "prelu": torch.rand(shape[1]) * 2 - 0.5}[activation]
+    kept = torch.randint(0, 3, shape[:2]) / 2.0
+    kept[0, 0] = 0
+    inputs = [features, weight, bias, *([] if slope is None else [slope.requires_grad_()]), *([shortcut] * added)]
+    running = torch.zeros(shape[1]), torch.ones(shape[1])
+    made = kernels.Norm.apply(features, weight, bias, slope, *running, 0.1, 1e-5, shortcut if added else None, kept)
+    wanted = normed(features, weight, bias, torch.ones(shape[1])) * kept.double()[..., None, None]
+    wanted = wanted + shortcut.double() * added
+    wanted = wanted if slope is None else functional.prelu(wanted, slope.double())
+    digits = 2**-8 if dtype == torch.bfloat16 else 1e-6
+    assert made.dtype == dtype
+    assert_near(made, wanted, digits)
+    given = torch.randn(made.shape).to(dtype).to(memory_format=torch.channels_last)
+    found = torch.autograd.grad(made, inputs, given)
+    for one, other in zip(found, torch.autograd.grad(wanted, inputs, given.double()), strict=True):
+        rounded = dtype == torch.bfloat16 and one.shape == features.shape
+        assert_near(one, other.double(), 2 * digits if rounded else 1e-5)
+    if added:
+        assert found[-1].dtype == dtype
+
+
 def variance(features: Tensor) -> Tensor:
     """By the kernel."""
     channels = features.shape[1]
@@ -182,6 +214,67 @@ def test_layers_that_are_joined_are_the_layers(activation: str) -> None:
         torch.testing.assert_close(one, other)
     ours.eval(), reference.eval()
     torch.testing.assert_close(ours(features), reference(features))
+
+
+class Residual(nn.Module):
+    """A branch's end; by torch's own layers where it does not train."""
+
+    def __init__(self, activation: nn.Module | None, p: float) -> None:
+        super().__init__()
+        inner = cpu_layers.Sequential(nn.Conv2d(6, 6, 1), cpu_layers.BatchNorm2d(6))
+        self.branch = cpu_layers.Sequential(cpu_layers.BatchNorm2d(6), nn.ReLU(), inner)
+        self.dropout, self.activation = nn.Dropout2d(p), activation
+
+    def forward(self, features: Tensor, shortcut: Tensor) -> Tensor:
+        made: Tensor = self.branch(features, shortcut=shortcut, dropout=self.dropout, activation=self.activation)
+        return made
+
+    def by_torch(self, features: Tensor, shortcut: Tensor) -> Tensor:
+        first, _, (conv, last) = self.branch
+        reference = nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(), conv, nn.BatchNorm2d(6), self.dropout)
+        reference[0].load_state_dict(first.state_dict()), reference[3].load_state_dict(last.state_dict())
+        made: Tensor = shortcut + reference.train(self.training)(features)
+        return made if self.activation is None else self.activation(made)
+
+
+@needs_compiler
+@pytest.mark.parametrize("p", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_branchs_end_takes_shortcut_dropout_and_activation(activation: str, p: float) -> None:
+    torch.manual_seed(0)
+    block = Residual({"none": None, "relu": nn.ReLU(), "prelu": cpu_layers.PReLU(6)}[activation], p)
+    features, shortcut = (random_maps(5, 6, 11, 13).requires_grad_() for _ in range(2))
+    given = random_maps(5, 6, 11, 13)
+    made = block(features, shortcut)
+    assert type(made.grad_fn).__name__ == "NormBackward"
+    found = torch.autograd.grad(made, (features, shortcut), given)
+    torch.manual_seed(1)
+    made = block(features, shortcut)
+    torch.manual_seed(1)  # its dropout is what torch draws
+    torch.testing.assert_close(made, block.by_torch(features, shortcut))
+    if p in (0, 1):
+        wanted = torch.autograd.grad(block.by_torch(features, shortcut), (features, shortcut), given)
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    block.eval()
+    torch.testing.assert_close(block(features, shortcut), block.by_torch(features, shortcut), rtol=0, atol=0)
+
+
+@needs_compiler
+def test_a_shortcut_that_a_kernel_does_not_take() -> None:
+    norm = cpu_layers.BatchNorm2d(6)
+    features = random_maps(2, 6, 11, 13)
+    for shortcut in (torch.randn(2, 6, 11, 13), random_maps(2, 6, 11, 13, dtype=torch.bfloat16), torch.randn(6, 1, 1)):
+        made = norm(features, nn.ReLU(), shortcut=shortcut)
+        torch.testing.assert_close(made, (shortcut + nn.BatchNorm2d(6)(features)).relu())
+
+
+@pytest.mark.parametrize("last", [nn.ReLU(), nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)])
+def test_a_branch_whose_end_is_no_norm_of_ours(last: nn.Module) -> None:
+    branch = cpu_layers.Sequential(nn.Conv2d(6, 6, 1), cpu_layers.BatchNorm2d(6), last)
+    features, shortcut = random_maps(2, 6, 11, 13), random_maps(2, 6, 11, 13)
+    made = branch(features, shortcut=shortcut, dropout=nn.Dropout2d(0.0), activation=nn.Tanh())
+    torch.testing.assert_close(made, (shortcut + nn.Sequential(*branch)(features)).tanh())
 
 
 @needs_compiler

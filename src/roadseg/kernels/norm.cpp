@@ -1,5 +1,5 @@
-// Batch norm by the batch's own statistics, and the activation after it: what is above 0 stays, the rest is multiplied by
-// a slope, 0 for a ReLU and 1 for none. Maps are read twice each way.
+// Batch norm by the batch's own statistics; a shortcut may be added; and the activation after it: what is above 0 stays,
+// the rest is multiplied by a slope, 0 for a ReLU and 1 for none. Maps are read twice each way, a shortcut once.
 
 #include <cmath>
 
@@ -19,25 +19,28 @@ void add_up(long count, const T *x, const float *nearby, float *plain, float *sq
     }
 }
 
-template <typename T>
-void apply(long count, const T *x, const float *scale, const float *shift, const float *slope, T *y) {
+template <typename T, bool ADDED>
+void apply(long count, const T *x, const T *shortcut, const float *scale, const float *shift, const float *slope,
+           T *y) {
 #pragma omp simd
     for (long i = 0; i < count; i++) {
-        const float normed = value(x[i]) * scale[i] + shift[i];
-        store(y[i], normed > 0 ? normed : normed * slope[i]);
+        const float made = value(x[i]) * scale[i] + shift[i] + (ADDED ? value(shortcut[i]) : 0);
+        store(y[i], made > 0 ? made : made * slope[i]);
     }
 }
 
-template <typename T>
-void add_up_gradient(long count, const T *x, const T *of_y, const float *scale, const float *shift, const float *slope,
-                     const float *mean, float *plain, float *by_x, float *by_normed) {
+template <typename T, bool ADDED>
+void add_up_gradient(long count, const T *x, const T *shortcut, const T *of_y, const float *scale, const float *shift,
+                     const float *slope, const float *mean, T *of_shortcut, float *plain, float *by_x, float *by_made) {
 #pragma omp simd
     for (long i = 0; i < count; i++) {
-        const float in = value(x[i]), given = value(of_y[i]), normed = in * scale[i] + shift[i];
-        const float gradient = normed > 0 ? given : given * slope[i];
+        const float in = value(x[i]), given = value(of_y[i]);
+        const float made = in * scale[i] + shift[i] + (ADDED ? value(shortcut[i]) : 0);
+        const float gradient = made > 0 ? given : given * slope[i];
+        if (ADDED) store(of_shortcut[i], gradient);
         plain[i] += gradient;
         by_x[i] += gradient * (in - mean[i]);
-        by_normed[i] += normed > 0 ? 0 : given * normed;
+        by_made[i] += made > 0 ? 0 : given * made;
     }
 }
 
@@ -46,74 +49,115 @@ void apply_gradient(long count, const T *x, const T *of_y, const float *scale, c
                     const float *factor, const float *constant, T *of_x) {
 #pragma omp simd
     for (long i = 0; i < count; i++) {
-        const float in = value(x[i]), given = value(of_y[i]), normed = in * scale[i] + shift[i];
-        const float gradient = normed > 0 ? given : given * slope[i];
+        const float in = value(x[i]), given = value(of_y[i]), made = in * scale[i] + shift[i];
+        const float gradient = made > 0 ? given : given * slope[i];
         store(of_x[i], scale[i] * gradient + factor[i] * in + constant[i]);
     }
 }
 
-// x -> y; mean and (biased) variance are the batch's, towards which the running ones move by a share `momentum`.
+// What x is multiplied by, and what is added then, before a shortcut is.
+struct Line {
+    Floats scale, shift;
+
+    Line(long channels, const float *weight, const float *bias, const float *mean, const float *variance,
+         float epsilon)
+        : scale(channels), shift(channels) {
+        for (long c = 0; c < channels; c++) {
+            scale[c] = weight[c] / std::sqrt(variance[c] + epsilon);
+            shift[c] = bias[c] - mean[c] * scale[c];
+        }
+    }
+
+    // work(image, where it starts, tiles of its scale and shift) for each; both are multiplied by `kept`, [images, C].
+    template <typename Work> void each(long images, const Map &map, const float *kept, Work work) const {
+        for (long image = 0; image < images; image++, kept += map.channels) {
+            Floats scales = map.tiled(scale.data()), shifts = map.tiled(shift.data());
+            for (long i = 0; i < map.tile; i++) scales[i] *= kept[i % map.channels], shifts[i] *= kept[i % map.channels];
+            work(image, image * map.pixels * map.channels, scales.data(), shifts.data());
+        }
+    }
+};
+
+// x -> y; mean and (biased) variance are the batch's, towards which the running ones move by a share `momentum`. What is
+// normed of each image, [pixels, channels], is multiplied by `kept`, [images, channels]. `shortcut` and its gradient
+// are looked at where it is added.
 template <typename T>
-void norm(long pixels, long channels, long threads, const T *x, const float *weight, const float *bias,
-          const float *slope, float epsilon, float momentum, float *running_mean, float *running_variance, T *y,
-          float *mean, float *variance) {
-    const Map map{pixels, channels, threads};
-    Floats scale(channels), shift(channels);
-    const long samples = std::min(pixels, 64L); // about the mean: squares far from it would cost digits
+void norm(long images, long pixels, long channels, long threads, long added, const T *x, const T *shortcut, const float *kept,
+          const float *weight, const float *bias, const float *slope, float epsilon, float momentum,
+          float *running_mean, float *running_variance, T *y, float *mean, float *variance) {
+    const Map all{images * pixels, channels, threads}, map{pixels, channels, threads};
+    const long samples = std::min(all.pixels, 64L); // about the mean: squares far from it would cost digits
     std::fill_n(mean, channels, 0.0f);
     for (long i = 0; i < samples; i++)
-        for (long c = 0; c < channels; c++) mean[c] += value(x[i * pixels / samples * channels + c]) / samples;
-    const Floats nearby = map.tiled(mean);
-    Sums<2> sums(map);
-    map.each([&](long thread, long at, long count) {
+        for (long c = 0; c < channels; c++) mean[c] += value(x[i * all.pixels / samples * channels + c]) / samples;
+    const Floats nearby = all.tiled(mean);
+    Sums<2> sums(all);
+    all.each([&](long thread, long at, long count) {
         add_up(count, x + at, nearby.data(), sums.tile(thread, 0), sums.tile(thread, 1));
     }, sums);
     for (long c = 0; c < channels; c++) {
-        const double off = sums.of(0, c) / pixels;
+        const double off = sums.of(0, c) / all.pixels;
         mean[c] = float(mean[c] + off);
-        variance[c] = float(std::max(sums.of(1, c) / pixels - off * off, 0.0)); // in this order NaN stays
+        variance[c] = float(std::max(sums.of(1, c) / all.pixels - off * off, 0.0)); // in this order NaN stays
         running_mean[c] += momentum * (mean[c] - running_mean[c]);
-        running_variance[c] += momentum * (variance[c] * (float(pixels) / (pixels - 1)) - running_variance[c]);
-        scale[c] = weight[c] / std::sqrt(variance[c] + epsilon);
-        shift[c] = bias[c] - mean[c] * scale[c];
+        running_variance[c] +=
+            momentum * (variance[c] * (float(all.pixels) / (all.pixels - 1)) - running_variance[c]);
     }
-    const Floats scales = map.tiled(scale.data()), shifts = map.tiled(shift.data()), slopes = map.tiled(slope);
-    map.each([&](long, long at, long count) {
-        apply(count, x + at, scales.data(), shifts.data(), slopes.data(), y + at);
+    const Line line(channels, weight, bias, mean, variance, epsilon);
+    const Floats slopes = map.tiled(slope);
+    line.each(images, map, kept, [&](long, long start, const float *scale, const float *shift) {
+        map.each([&](long, long at, long count) {
+            at += start;
+            const auto loop = added ? apply<T, true> : apply<T, false>;
+            loop(count, x + at, shortcut + at, scale, shift, slopes.data(), y + at);
+        });
     });
 }
 
-// y' -> x' and those of weight, bias and slope. With g the gradient before the activation and n = (x - mean) / deviation,
-// weight' = sum(g n), bias' = sum(g), x' = weight / deviation * (g - bias' / pixels - n weight' / pixels).
+// y' -> x' and those of shortcut, weight, bias and slope. With g the gradient before the activation, times what is kept,
+// and n = (x - mean) / deviation, weight' = sum(g n), bias' = sum(g), x' = weight / deviation * (g - bias' / pixels - n
+// weight' / pixels).
 template <typename T>
-void norm_gradient(long pixels, long channels, long threads, const T *x, const T *of_y, const float *weight,
-                   const float *bias, const float *slope, float epsilon, const float *mean, const float *variance,
-                   T *of_x, float *of_weight, float *of_bias, float *of_slope) {
+void norm_gradient(long images, long pixels, long channels, long threads, long added, const T *x, const T *shortcut,
+                   const T *of_y, const float *kept, const float *weight, const float *bias, const float *slope,
+                   float epsilon, const float *mean, const float *variance, T *of_x, T *of_shortcut, float *of_weight,
+                   float *of_bias, float *of_slope) {
     const Map map{pixels, channels, threads};
-    Floats scale(channels), shift(channels), factor(channels), constant(channels);
-    for (long c = 0; c < channels; c++) {
-        scale[c] = weight[c] / std::sqrt(variance[c] + epsilon);
-        shift[c] = bias[c] - mean[c] * scale[c];
-    }
-    const Floats scales = map.tiled(scale.data()), shifts = map.tiled(shift.data()), slopes = map.tiled(slope);
-    const Floats means = map.tiled(mean);
-    Sums<3> sums(map);
-    map.each([&](long thread, long at, long count) {
-        add_up_gradient(count, x + at, of_y + at, scales.data(), shifts.data(), slopes.data(), means.data(),
-                        sums.tile(thread, 0), sums.tile(thread, 1), sums.tile(thread, 2));
-    }, sums);
+    const Line line(channels, weight, bias, mean, variance, epsilon);
+    const Floats slopes = map.tiled(slope), means = map.tiled(mean);
+    std::vector<double> plain(channels), by_x(channels), by_made(channels);
+    line.each(images, map, kept, [&](long image, long start, const float *scale, const float *shift) {
+        Sums<3> sums(map);
+        map.each([&](long thread, long at, long count) {
+            at += start;
+            const auto loop = added ? add_up_gradient<T, true> : add_up_gradient<T, false>;
+            loop(count, x + at, shortcut + at, of_y + at, scale, shift, slopes.data(), means.data(),
+                 of_shortcut + at, sums.tile(thread, 0), sums.tile(thread, 1), sums.tile(thread, 2));
+        }, sums);
+        for (long c = 0; c < channels; c++) {
+            plain[c] += kept[image * channels + c] * sums.of(0, c);
+            by_x[c] += kept[image * channels + c] * sums.of(1, c);
+            by_made[c] += sums.of(2, c);
+        }
+    });
+    Floats factor(channels), constant(channels);
     for (long c = 0; c < channels; c++) {
         const double deviation = std::sqrt(variance[c] + epsilon);
-        of_bias[c] = float(sums.of(0, c));
-        of_weight[c] = float(sums.of(1, c) / deviation);
-        of_slope[c] = float(sums.of(2, c));
-        factor[c] = float(-scale[c] * sums.of(1, c) / (deviation * deviation) / pixels);
-        constant[c] = float(-scale[c] * sums.of(0, c) / pixels - double(factor[c]) * mean[c]);
+        of_bias[c] = float(plain[c]);
+        of_weight[c] = float(by_x[c] / deviation);
+        of_slope[c] = float(by_made[c]);
+        factor[c] = float(-line.scale[c] * by_x[c] / (deviation * deviation) / (images * pixels));
+        constant[c] = float(-line.scale[c] * plain[c] / (images * pixels) - double(factor[c]) * mean[c]);
     }
     const Floats factors = map.tiled(factor.data()), constants = map.tiled(constant.data());
-    map.each([&](long, long at, long count) {
-        apply_gradient(count, x + at, of_y + at, scales.data(), shifts.data(), slopes.data(), factors.data(),
-                       constants.data(), of_x + at);
+    const Floats passing = added ? Floats(map.tile, 1.0f) : slopes; // of_shortcut is past the activation already
+    const T *given = added ? of_shortcut : of_y;
+    line.each(images, map, kept, [&](long, long start, const float *scale, const float *shift) {
+        map.each([&](long, long at, long count) {
+            at += start;
+            apply_gradient(count, x + at, given + at, scale, shift, passing.data(), factors.data(),
+                           constants.data(), of_x + at);
+        });
     });
 }
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, enlarge, initialise, resize
-from roadseg.nets.cpu_layers import BatchNorm2d
+from roadseg.nets.cpu_layers import BatchNorm2d, Sequential
 from roadseg.nets.pooling import Pooled
 
 
@@ -52,20 +52,21 @@ class GatherExpansion(nn.Module):
         super().__init__()
         hidden = self.EXPANSION * inputs
         strided = stride != 1
-        self.branch = nn.Sequential(
+        self.branch = Sequential(
             ConvNormReLU(inputs, inputs, 3),
             ConvNorm(inputs, hidden, 3, stride=stride, groups=inputs),
             *([ConvNorm(hidden, hidden, 3, groups=hidden)] if strided else []),
             ConvNorm(hidden, outputs),
         )
         self.shortcut: nn.Module = nn.Identity()
+        self.activation = nn.ReLU()
         if strided:
             self.shortcut = nn.Sequential(
                 ConvNorm(inputs, inputs, 3, stride=stride, groups=inputs), ConvNorm(inputs, outputs)
             )
 
     def forward(self, features: Tensor) -> Tensor:
-        return relu(self.shortcut(features) + self.branch(features))
+        return self.branch(features, shortcut=self.shortcut(features), activation=self.activation)
 
 
 class ContextEmbedding(nn.Module):

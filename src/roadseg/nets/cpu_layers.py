@@ -42,41 +42,64 @@ class PReLU(nn.PReLU):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm, with the activation after it where `Sequential` has both."""
+    """Batch norm, and what comes after it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)  # with what the kernel needs: weights, running statistics and a momentum
 
-    def forward(self, input: Tensor, activation: nn.ReLU | PReLU | None = None) -> Tensor:
-        """Of BCHW."""
+    def forward(
+        self,
+        input: Tensor,
+        activation: nn.ReLU | PReLU | None = None,
+        *,
+        shortcut: Tensor | None = None,
+        dropout: nn.Dropout2d | None = None,
+    ) -> Tensor:
+        """activation(shortcut + dropout(norm)), without those that are not given. Of BCHW."""
         assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
         running = self.running_mean, self.running_var
         slopes = [activation.weight] if isinstance(activation, PReLU) else []
         several = input.numel() > self.num_features  # pixels: of one, torch raises that it has no variance
-        if not several or not _has_kernel(self, input, self.weight, self.bias, *running, *slopes):
-            normed = super().forward(input)
-            return normed if activation is None else activation(normed)
+        addable = shortcut is None or _alike(shortcut, input)
+        if not several or not addable or not _has_kernel(self, input, self.weight, self.bias, *running, *slopes):
+            return _followed(super().forward(input), activation, shortcut=shortcut, dropout=dropout)
         self.num_batches_tracked += 1
-        slope = slopes[0] if slopes else torch.full_like(self.weight, 1 if activation is None else 0)
-        made: Tensor = kernels.Norm.apply(input, self.weight, self.bias, slope, *running, self.momentum, self.eps)
-        return made
+        slope = slopes[0] if slopes else None if activation is None else torch.zeros_like(self.weight)
+        kept = None if dropout is None else dropout(input.new_ones(*input.shape[:2], 1, 1, dtype=torch.float32))
+        given = input, self.weight, self.bias, slope, *running, self.momentum, self.eps
+        normed: Tensor = kernels.Norm.apply(*given, shortcut, None if kept is None else kept.flatten(1))
+        return normed
 
 
 class Sequential(nn.Sequential):
-    """torch's, but a `BatchNorm2d` is given the ReLU or PReLU after it.
+    """torch's, but a `BatchNorm2d` is given the ReLU or PReLU after it; at the end, what a residual block adds.
 
     The norm's hooks are called with what comes of both. Where a kernel joins them, the activation's are not called, and
     a PReLU of float32 features stays float32 under autocast.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Of BCHW."""
+    def forward(self, input: Tensor, **end: Any) -> Tensor:
+        """Of BCHW. `end`: `BatchNorm2d`'s shortcut, dropout and activation, of what the last layer makes."""
         layers = list(self)
         while layers:
             layer = layers.pop(0)
-            joined = isinstance(layer, BatchNorm2d) and layers and type(layers[0]) in (nn.ReLU, PReLU)
+            if not layers and isinstance(layer, (BatchNorm2d, Sequential)):
+                return layer(input, **end)
+            joined = isinstance(layer, BatchNorm2d) and type(layers[0]) in (nn.ReLU, PReLU)
             input = layer(input, layers.pop(0)) if joined else layer(input)
-        return input
+        return _followed(input, **end)
+
+
+def _followed(
+    made: Tensor,
+    activation: nn.Module | None = None,
+    *,
+    shortcut: Tensor | None = None,
+    dropout: nn.Dropout2d | None = None,
+) -> Tensor:
+    made = made if dropout is None else dropout(made)
+    made = made if shortcut is None else shortcut + made
+    return made if activation is None else activation(made)
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -192,6 +215,12 @@ def _has_kernel(layer: nn.Module, features: Tensor, *parameters: Tensor) -> bool
     """Whether a layer with these parameters of each channel trains here by a kernel of its own."""
     fit = _trains_on_cpu(layer, features) and kernels.maps.fit(features, *parameters)
     return fit and kernels.usable(features, *parameters)
+
+
+def _alike(one: Tensor, features: Tensor) -> bool:
+    """Whether a kernel that takes these features may read this beside them."""
+    same = (one.dtype, one.shape) == (features.dtype, features.shape)
+    return same and kernels.maps.fit(one) and kernels.usable(one)
 
 
 def _on_cpu_channels_last(features: Tensor) -> bool:

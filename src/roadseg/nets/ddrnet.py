@@ -37,12 +37,12 @@ class Residual(nn.Module):
                 ConvNormReLU(channels, channels, 3, stride=stride),
                 ConvNorm(channels, outputs),
             ]
-        self.branch = nn.Sequential(*layers)
+        self.branch = Sequential(*layers)
         same = stride == 1 and inputs == outputs
         self.shortcut = nn.Identity() if same else ConvNorm(inputs, outputs, stride=stride)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.shortcut(features) + self.branch(features)
+        return self.branch(features, shortcut=self.shortcut(features))
 
 
 def stage(inputs: int, channels: int, stride: int = 1, blocks: int = 2) -> nn.Sequential:

@@ -33,7 +33,8 @@ class Initial(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         pooled = _pooled(image) if self.training else functional.max_pool2d(image, 2)
-        features = torch.cat([self.conv(image), pooled], dim=1)
+        filtered = self.conv(image)
+        features = torch.cat([filtered, pooled.to(filtered.dtype)], dim=1)  # under autocast all else would be float32
         return self.activation(self.norm(features))
 
 
@@ -68,12 +69,12 @@ class Bottleneck(nn.Module):
             BatchNorm2d(hidden),
             PReLU(hidden),
             ConvNorm(hidden, channels),
-            nn.Dropout2d(dropout),
         )
+        self.dropout = nn.Dropout2d(dropout)
         self.activation = PReLU(channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.activation(features + self.branch(features))
+        return self.branch(features, shortcut=features, dropout=self.dropout, activation=self.activation)
 
 
 class Down(nn.Module):
@@ -90,8 +91,8 @@ class Down(nn.Module):
             PReLU(hidden),
             _reduced(hidden, hidden, 3),
             ConvNorm(hidden, outputs),
-            nn.Dropout2d(dropout),
         )
+        self.dropout = nn.Dropout2d(dropout)
         self.activation = PReLU(outputs)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +100,7 @@ class Down(nn.Module):
         # 1 or 0 in the features' own type: torch is slow at multiplying by bools
         maxima = functional.interpolate(pooled.detach(), scale_factor=2.0, mode="nearest").le_(features.detach())
         padded = functional.pad(pooled, (0, 0, 0, 0, 0, self.extra))
-        return self.activation(padded + self.branch(features)), maxima
+        return self.branch(features, shortcut=padded, dropout=self.dropout, activation=self.activation), maxima
 
 
 class Up(nn.Module):
@@ -116,13 +117,13 @@ class Up(nn.Module):
             BatchNorm2d(hidden),
             PReLU(hidden),
             ConvNorm(hidden, outputs),
-            nn.Dropout2d(dropout),
         )
+        self.dropout = nn.Dropout2d(dropout)
         self.activation = PReLU(outputs)
 
     def forward(self, features: Tensor, maxima: Tensor) -> Tensor:
         unpooled = functional.interpolate(self.main(features), scale_factor=2.0, mode="nearest") * maxima
-        return self.activation(unpooled + self.branch(features))
+        return self.branch(features, shortcut=unpooled, dropout=self.dropout, activation=self.activation)
 
 
 def _context(dropout: float) -> nn.Sequential:

@@ -11,10 +11,9 @@ leave no border that sees padding only.
 """
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, Head, enlarge, initialise, resize
-from roadseg.nets.cpu_layers import Dropout
+from roadseg.nets.cpu_layers import Dropout, Sequential
 from roadseg.nets.pooling import PyramidPooling
 
 
@@ -37,14 +36,14 @@ class Bottleneck(nn.Module):
         super().__init__()
         hidden = 6 * inputs
         self.residual = stride == 1 and inputs == outputs
-        self.branch = nn.Sequential(
+        self.branch = Sequential(
             ConvNormReLU(inputs, hidden),
             ConvNormReLU(hidden, hidden, 3, stride=stride, groups=hidden),
             ConvNorm(hidden, outputs),
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.branch(features) if self.residual else self.branch(features)
+        return self.branch(features, shortcut=features) if self.residual else self.branch(features)
 
 
 class Fusion(nn.Module):
@@ -53,14 +52,16 @@ class Fusion(nn.Module):
 
     def __init__(self, shallow: int, deep: int, outputs: int) -> None:
         super().__init__()
-        self.deep = nn.Sequential(
+        self.deep = Sequential(
             ConvNormReLU(deep, deep, 3, dilation=4, groups=deep),
             ConvNorm(deep, outputs),
         )
         self.shallow = ConvNorm(shallow, outputs)
+        self.activation = nn.ReLU()
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
-        return functional.relu(self.shallow(shallow) + self.deep(resize(deep, shallow.shape[-2:])))
+        deep = resize(deep, shallow.shape[-2:])
+        return self.deep(deep, shortcut=self.shallow(shallow), activation=self.activation)
 
 
 def _bottlenecks(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.functional import relu
 
 from roadseg.nets.blocks import ConvNorm, ConvNormReLU, enlarge, initialise, resize
-from roadseg.nets.cpu_layers import BatchNorm2d
+from roadseg.nets.cpu_layers import BatchNorm2d, Sequential
 
 GROUP = 16
 """Channels a group of the 3x3 convolutions."""
@@ -73,7 +73,7 @@ class DBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dilations: tuple[int, int] = (1, 1), stride: int = 1) -> None:
         super().__init__()
-        self.branch = nn.Sequential(
+        self.branch = Sequential(
             ConvNormReLU(inputs, outputs),
             Dilated(outputs, dilations, stride),
             Excitation(outputs, inputs // 4),
@@ -82,13 +82,14 @@ class DBlock(nn.Module):
         same = stride == 1 and inputs == outputs
         self.stride = stride
         self.shortcut = nn.Identity() if same else ConvNorm(inputs, outputs)
+        self.activation = nn.ReLU()
 
     def forward(self, features: Tensor) -> Tensor:
         passed = features
         if self.stride > 1:
             # An odd size's last window reaches over the border and averages what is inside.
             passed = functional.avg_pool2d(features, self.stride, ceil_mode=True, count_include_pad=False)
-        return relu(self.shortcut(passed) + self.branch(features))
+        return self.branch(features, shortcut=self.shortcut(passed), activation=self.activation)
 
 
 class Decoder(nn.Module):
