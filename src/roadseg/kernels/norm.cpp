@@ -1,5 +1,5 @@
-// Batch norm by the batch's own statistics; a shortcut may be added; and the activation after it: what is above 0 stays,
-// the rest is multiplied by a slope, 0 for a ReLU and 1 for none. Maps are read twice each way, a shortcut once.
+// Batch norm by the batch's own statistics, a shortcut added to it, and the activation after them. Maps are read twice each
+// way, a shortcut once.
 
 #include <cmath>
 
@@ -7,7 +7,19 @@
 
 namespace {
 
-// Each of the first four goes over a tile, with a number of each of its positions.
+enum Activation { NONE, RELU, PRELU };
+
+template <Activation A> float activated(float made, float slope) {
+    if (A == PRELU) return made > 0 ? made : made * slope;
+    return A == RELU && made < 0 ? 0 : made; // NaN stays
+}
+
+template <Activation A> float gradient_before(float made, float given, float slope) {
+    if (A == PRELU) return made > 0 ? given : given * slope;
+    return A == RELU && made <= 0 ? 0 : given;
+}
+
+// Each of the next four goes over a tile, with a number of each of its positions.
 
 template <typename T>
 void add_up(long count, const T *x, const float *nearby, float *plain, float *squared) {
@@ -19,38 +31,38 @@ void add_up(long count, const T *x, const float *nearby, float *plain, float *sq
     }
 }
 
-template <typename T, bool ADDED>
+template <typename T, Activation A, bool ADDED>
 void apply(long count, const T *x, const T *shortcut, const float *scale, const float *shift, const float *slope,
            T *y) {
 #pragma omp simd
     for (long i = 0; i < count; i++) {
         const float made = value(x[i]) * scale[i] + shift[i] + (ADDED ? value(shortcut[i]) : 0);
-        store(y[i], made > 0 ? made : made * slope[i]);
+        store(y[i], activated<A>(made, slope[i]));
     }
 }
 
-template <typename T, bool ADDED>
+template <typename T, Activation A, bool ADDED>
 void add_up_gradient(long count, const T *x, const T *shortcut, const T *of_y, const float *scale, const float *shift,
                      const float *slope, const float *mean, T *of_shortcut, float *plain, float *by_x, float *by_made) {
 #pragma omp simd
     for (long i = 0; i < count; i++) {
         const float in = value(x[i]), given = value(of_y[i]);
         const float made = in * scale[i] + shift[i] + (ADDED ? value(shortcut[i]) : 0);
-        const float gradient = made > 0 ? given : given * slope[i];
+        const float gradient = gradient_before<A>(made, given, slope[i]);
         if (ADDED) store(of_shortcut[i], gradient);
         plain[i] += gradient;
         by_x[i] += gradient * (in - mean[i]);
-        by_made[i] += made > 0 ? 0 : given * made;
+        if (A == PRELU) by_made[i] += made > 0 ? 0 : given * made;
     }
 }
 
-template <typename T>
+template <typename T, Activation A>
 void apply_gradient(long count, const T *x, const T *of_y, const float *scale, const float *shift, const float *slope,
                     const float *factor, const float *constant, T *of_x) {
 #pragma omp simd
     for (long i = 0; i < count; i++) {
-        const float in = value(x[i]), given = value(of_y[i]), made = in * scale[i] + shift[i];
-        const float gradient = made > 0 ? given : given * slope[i];
+        const float in = value(x[i]), given = value(of_y[i]);
+        const float gradient = gradient_before<A>(in * scale[i] + shift[i], given, slope[i]);
         store(of_x[i], scale[i] * gradient + factor[i] * in + constant[i]);
     }
 }
@@ -81,7 +93,7 @@ struct Line {
 // x -> y; mean and (biased) variance are the batch's, towards which the running ones move by a share `momentum`. What is
 // normed of each image, [pixels, channels], is multiplied by `kept`, [images, channels]. `shortcut` and its gradient
 // are looked at where it is added.
-template <typename T>
+template <typename T, Activation A>
 void norm(long images, long pixels, long channels, long threads, long added, const T *x, const T *shortcut, const float *kept,
           const float *weight, const float *bias, const float *slope, float epsilon, float momentum,
           float *running_mean, float *running_variance, T *y, float *mean, float *variance) {
@@ -108,7 +120,7 @@ void norm(long images, long pixels, long channels, long threads, long added, con
     line.each(images, map, kept, [&](long, long start, const float *scale, const float *shift) {
         map.each([&](long, long at, long count) {
             at += start;
-            const auto loop = added ? apply<T, true> : apply<T, false>;
+            const auto loop = added ? apply<T, A, true> : apply<T, A, false>;
             loop(count, x + at, shortcut + at, scale, shift, slopes.data(), y + at);
         });
     });
@@ -117,7 +129,7 @@ void norm(long images, long pixels, long channels, long threads, long added, con
 // y' -> x' and those of shortcut, weight, bias and slope. With g the gradient before the activation, times what is kept,
 // and n = (x - mean) / deviation, weight' = sum(g n), bias' = sum(g), x' = weight / deviation * (g - bias' / pixels - n
 // weight' / pixels).
-template <typename T>
+template <typename T, Activation A>
 void norm_gradient(long images, long pixels, long channels, long threads, long added, const T *x, const T *shortcut,
                    const T *of_y, const float *kept, const float *weight, const float *bias, const float *slope,
                    float epsilon, const float *mean, const float *variance, T *of_x, T *of_shortcut, float *of_weight,
@@ -130,7 +142,7 @@ void norm_gradient(long images, long pixels, long channels, long threads, long a
         Sums<3> sums(map);
         map.each([&](long thread, long at, long count) {
             at += start;
-            const auto loop = added ? add_up_gradient<T, true> : add_up_gradient<T, false>;
+            const auto loop = added ? add_up_gradient<T, A, true> : add_up_gradient<T, A, false>;
             loop(count, x + at, shortcut + at, of_y + at, scale, shift, slopes.data(), means.data(),
                  of_shortcut + at, sums.tile(thread, 0), sums.tile(thread, 1), sums.tile(thread, 2));
         }, sums);
@@ -150,13 +162,12 @@ void norm_gradient(long images, long pixels, long channels, long threads, long a
         constant[c] = float(-line.scale[c] * plain[c] / (images * pixels) - double(factor[c]) * mean[c]);
     }
     const Floats factors = map.tiled(factor.data()), constants = map.tiled(constant.data());
-    const Floats passing = added ? Floats(map.tile, 1.0f) : slopes; // of_shortcut is past the activation already
-    const T *given = added ? of_shortcut : of_y;
     line.each(images, map, kept, [&](long, long start, const float *scale, const float *shift) {
         map.each([&](long, long at, long count) {
             at += start;
-            apply_gradient(count, x + at, given + at, scale, shift, passing.data(), factors.data(),
-                           constants.data(), of_x + at);
+            const T *given = added ? of_shortcut : of_y; // that of the shortcut has gone through the activation
+            const auto loop = added ? apply_gradient<T, NONE> : apply_gradient<T, A>;
+            loop(count, x + at, given + at, scale, shift, slopes.data(), factors.data(), constants.data(), of_x + at);
         });
     });
 }
@@ -164,8 +175,16 @@ void norm_gradient(long images, long pixels, long channels, long threads, long a
 } // namespace
 
 extern "C" {
-auto norm_float32 = norm<float>;
-auto norm_bfloat16 = norm<Bfloat16>;
-auto norm_gradient_float32 = norm_gradient<float>;
-auto norm_gradient_bfloat16 = norm_gradient<Bfloat16>;
+auto norm_none_float32 = norm<float, NONE>;
+auto norm_relu_float32 = norm<float, RELU>;
+auto norm_prelu_float32 = norm<float, PRELU>;
+auto norm_none_bfloat16 = norm<Bfloat16, NONE>;
+auto norm_relu_bfloat16 = norm<Bfloat16, RELU>;
+auto norm_prelu_bfloat16 = norm<Bfloat16, PRELU>;
+auto norm_none_gradient_float32 = norm_gradient<float, NONE>;
+auto norm_relu_gradient_float32 = norm_gradient<float, RELU>;
+auto norm_prelu_gradient_float32 = norm_gradient<float, PRELU>;
+auto norm_none_gradient_bfloat16 = norm_gradient<Bfloat16, NONE>;
+auto norm_relu_gradient_bfloat16 = norm_gradient<Bfloat16, RELU>;
+auto norm_prelu_gradient_bfloat16 = norm_gradient<Bfloat16, PRELU>;
 }

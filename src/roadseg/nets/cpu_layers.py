@@ -64,10 +64,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         if not several or not addable or not _has_kernel(self, input, self.weight, self.bias, *running, *slopes):
             return _followed(super().forward(input), activation, shortcut=shortcut, dropout=dropout)
         self.num_batches_tracked += 1
-        slope = slopes[0] if slopes else None if activation is None else torch.zeros_like(self.weight)
+        name = "prelu" if slopes else "none" if activation is None else "relu"
         kept = None if dropout is None else dropout(input.new_ones(*input.shape[:2], 1, 1, dtype=torch.float32))
-        given = input, self.weight, self.bias, slope, *running, self.momentum, self.eps
-        normed: Tensor = kernels.Norm.apply(*given, shortcut, None if kept is None else kept.flatten(1))
+        given = input, self.weight, self.bias, *running, self.momentum, self.eps, name
+        after = slopes[0] if slopes else None, shortcut, None if kept is None else kept.flatten(1)
+        normed: Tensor = kernels.Norm.apply(*given, *after)
         return normed
 
 
