@@ -268,6 +268,17 @@ def test_a_branchs_end_takes_shortcut_dropout_and_activation(activation: str, p:
 
 
 @needs_compiler
+def test_what_is_dropped_below_float32_is_scaled_in_float32() -> None:
+    norm, features = cpu_layers.BatchNorm2d(6), random_maps(9, 6, 11, 13, dtype=torch.bfloat16)
+    given = random_maps(9, 6, 11, 13, dtype=torch.bfloat16)
+    made = norm(features, dropout=nn.Dropout2d(0.4))
+    kept = made.detach().abs().amax(dim=(2, 3), keepdim=True).gt(0) / 0.6  # in bfloat16, 1 / 0.6 is off by 1e-3
+    plain = functional.batch_norm(features.double(), None, None, training=True)
+    [found] = torch.autograd.grad(made, norm.weight, given)
+    assert_near(found, (kept.double() * given.double() * plain).sum(dim=(0, 2, 3)), 1e-5)
+
+
+@needs_compiler
 def test_a_shortcut_that_a_kernel_does_not_take() -> None:
     norm = cpu_layers.BatchNorm2d(6)
     features = random_maps(2, 6, 11, 13)
@@ -276,8 +287,9 @@ def test_a_shortcut_that_a_kernel_does_not_take() -> None:
         torch.testing.assert_close(made, (shortcut + nn.BatchNorm2d(6)(features)).relu())
 
 
-@pytest.mark.parametrize("last", [nn.ReLU(), nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)])
-def test_a_branch_whose_end_is_no_norm_of_ours(last: nn.Module) -> None:
+@pytest.mark.parametrize("last", [nn.ReLU(), nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6), cpu_layers.BatchNorm2d(6)])
+def test_an_end_that_no_kernel_computes(last: nn.Module) -> None:
+    """An activation that they do not know, and, but for the last, no norm of ours before it."""
     branch = cpu_layers.Sequential(nn.Conv2d(6, 6, 1), cpu_layers.BatchNorm2d(6), last)
     features, shortcut = random_maps(2, 6, 11, 13), random_maps(2, 6, 11, 13)
     made = branch(features, shortcut=shortcut, dropout=nn.Dropout2d(0.0), activation=nn.Tanh())

@@ -10,6 +10,16 @@ from roadseg.nets.enet import Bottleneck, ENet, _pooled
 from tests.structure import elements, sizes
 
 
+def test_below_float32_all_norms_are() -> None:
+    net, types = ENet(3), []
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_pre_hook(lambda _, given: types.append(given[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        net(torch.randn(2, 3, 64, 96).to(memory_format=torch.channels_last))
+    assert set(types) == {torch.bfloat16}
+
+
 def test_the_stages_are_those_of_table_1() -> None:
     """At the table's 512x512, a row each; 19 classes for C."""
     expected = {

@@ -91,8 +91,8 @@ struct Line {
 };
 
 // x -> y; mean and (biased) variance are the batch's, towards which the running ones move by a share `momentum`. What is
-// normed of each image, [pixels, channels], is multiplied by `kept`, [images, channels]. `shortcut` and its gradient
-// are looked at where it is added.
+// normed of each image, [pixels, channels], is multiplied by `kept`, [images, channels]. `shortcut` is read where it is
+// added.
 template <typename T, Activation A>
 void norm(long images, long pixels, long channels, long threads, long added, const T *x, const T *shortcut, const float *kept,
           const float *weight, const float *bias, const float *slope, float epsilon, float momentum,
@@ -128,9 +128,10 @@ void norm(long images, long pixels, long channels, long threads, long added, con
 
 // y' -> x' and those of shortcut, weight, bias and slope. With g the gradient before the activation, times what is kept,
 // and n = (x - mean) / deviation, weight' = sum(g n), bias' = sum(g), x' = weight / deviation * (g - bias' / pixels - n
-// weight' / pixels).
+// weight' / pixels). The shortcut is read, and its gradient written, where `gated`: an activation came after their
+// sum.
 template <typename T, Activation A>
-void norm_gradient(long images, long pixels, long channels, long threads, long added, const T *x, const T *shortcut,
+void norm_gradient(long images, long pixels, long channels, long threads, long gated, const T *x, const T *shortcut,
                    const T *of_y, const float *kept, const float *weight, const float *bias, const float *slope,
                    float epsilon, const float *mean, const float *variance, T *of_x, T *of_shortcut, float *of_weight,
                    float *of_bias, float *of_slope) {
@@ -142,7 +143,7 @@ void norm_gradient(long images, long pixels, long channels, long threads, long a
         Sums<3> sums(map);
         map.each([&](long thread, long at, long count) {
             at += start;
-            const auto loop = added ? add_up_gradient<T, A, true> : add_up_gradient<T, A, false>;
+            const auto loop = gated ? add_up_gradient<T, A, true> : add_up_gradient<T, A, false>;
             loop(count, x + at, shortcut + at, of_y + at, scale, shift, slopes.data(), means.data(),
                  of_shortcut + at, sums.tile(thread, 0), sums.tile(thread, 1), sums.tile(thread, 2));
         }, sums);
@@ -165,8 +166,8 @@ void norm_gradient(long images, long pixels, long channels, long threads, long a
     line.each(images, map, kept, [&](long, long start, const float *scale, const float *shift) {
         map.each([&](long, long at, long count) {
             at += start;
-            const T *given = added ? of_shortcut : of_y; // that of the shortcut has gone through the activation
-            const auto loop = added ? apply_gradient<T, NONE> : apply_gradient<T, A>;
+            const T *given = gated ? of_shortcut : of_y; // that of the shortcut has gone through the activation
+            const auto loop = gated ? apply_gradient<T, NONE> : apply_gradient<T, A>;
             loop(count, x + at, given + at, scale, shift, slopes.data(), factors.data(), constants.data(), of_x + at);
         });
     });

@@ -16,8 +16,8 @@ class Norm(torch.autograd.Function):
     Of features, more than one pixel, and weight, bias, slope, running_mean and running_variance that `maps.fit`. The
     running statistics move by a share `momentum` towards the batch's, whose variance is unbiased there.
 
-    activation: "none", "relu", or "prelu", which alone has a slope. shortcut: of the features' type and layout. kept:
-    float32 [B, C], contiguous, without gradient.
+    activation: "none", "relu", or "prelu", which alone has a slope. shortcut: of the features' shape, type and layout.
+    kept: float32 [B, C], contiguous, without gradient.
     """
 
     @staticmethod

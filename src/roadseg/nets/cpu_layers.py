@@ -41,6 +41,10 @@ class PReLU(nn.PReLU):
         return made
 
 
+JOINED = nn.ReLU, PReLU
+"""The activations that a norm's kernel knows."""
+
+
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm, and what comes after it."""
 
@@ -50,7 +54,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(
         self,
         input: Tensor,
-        activation: nn.ReLU | PReLU | None = None,
+        activation: nn.Module | None = None,
         *,
         shortcut: Tensor | None = None,
         dropout: nn.Dropout2d | None = None,
@@ -60,8 +64,9 @@ class BatchNorm2d(nn.BatchNorm2d):
         running = self.running_mean, self.running_var
         slopes = [activation.weight] if isinstance(activation, PReLU) else []
         several = input.numel() > self.num_features  # pixels: of one, torch raises that it has no variance
-        addable = shortcut is None or _alike(shortcut, input)
-        if not several or not addable or not _has_kernel(self, input, self.weight, self.bias, *running, *slopes):
+        known = activation is None or type(activation) in JOINED
+        has_kernel = several and known and _has_kernel(self, input, self.weight, self.bias, *running, *slopes)
+        if not has_kernel or not (shortcut is None or _alike(shortcut, input)):
             return _followed(super().forward(input), activation, shortcut=shortcut, dropout=dropout)
         self.num_batches_tracked += 1
         name = "prelu" if slopes else "none" if activation is None else "relu"
@@ -86,7 +91,7 @@ class Sequential(nn.Sequential):
             layer = layers.pop(0)
             if not layers and isinstance(layer, (BatchNorm2d, Sequential)):
                 return layer(input, **end)
-            joined = isinstance(layer, BatchNorm2d) and type(layers[0]) in (nn.ReLU, PReLU)
+            joined = isinstance(layer, BatchNorm2d) and type(layers[0]) in JOINED
             input = layer(input, layers.pop(0)) if joined else layer(input)
         return _followed(input, **end)
 

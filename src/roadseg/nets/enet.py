@@ -34,7 +34,7 @@ class Initial(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         pooled = _pooled(image) if self.training else functional.max_pool2d(image, 2)
         filtered = self.conv(image)
-        features = torch.cat([filtered, pooled.to(filtered.dtype)], dim=1)  # under autocast all else would be float32
+        features = torch.cat([filtered, pooled.to(filtered.dtype)], dim=1)  # autocast would norm float32
         return self.activation(self.norm(features))
 
 

@@ -60,8 +60,8 @@ class Fusion(nn.Module):
         self.activation = nn.ReLU()
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
-        deep = resize(deep, shallow.shape[-2:])
-        return self.deep(deep, shortcut=self.shallow(shallow), activation=self.activation)
+        passed = self.shallow(shallow)
+        return self.deep(resize(deep, shallow.shape[-2:]), shortcut=passed, activation=self.activation)
 
 
 def _bottlenecks(inputs: int, outputs: int, stride: int) -> nn.Sequential:
