@@ -1,5 +1,5 @@
-// Batch norm by the batch's own statistics, a shortcut added to it, and the activation after them. Maps are read twice each
-// way, a shortcut once.
+// Batch norm by the batch's own statistics, a shortcut added to it, and the activation after them. Maps are read twice
+// each way, a shortcut once.
 
 #include <cmath>
 
@@ -84,18 +84,21 @@ struct Line {
     template <typename Work> void each(long images, const Map &map, const float *kept, Work work) const {
         for (long image = 0; image < images; image++, kept += map.channels) {
             Floats scales = map.tiled(scale.data()), shifts = map.tiled(shift.data());
-            for (long i = 0; i < map.tile; i++) scales[i] *= kept[i % map.channels], shifts[i] *= kept[i % map.channels];
+            for (long i = 0; i < map.tile; i++) {
+                scales[i] *= kept[i % map.channels];
+                shifts[i] *= kept[i % map.channels];
+            }
             work(image, image * map.pixels * map.channels, scales.data(), shifts.data());
         }
     }
 };
 
-// x -> y; mean and (biased) variance are the batch's, towards which the running ones move by a share `momentum`. What is
-// normed of each image, [pixels, channels], is multiplied by `kept`, [images, channels]. `shortcut` is read where it is
-// added.
+// x -> y; mean and (biased) variance are the batch's, towards which the running ones move by a share `momentum`. What
+// is normed of each image, [pixels, channels], is multiplied by `kept`, [images, channels]. `shortcut` is read where it
+// is added.
 template <typename T, Activation A>
-void norm(long images, long pixels, long channels, long threads, long added, const T *x, const T *shortcut, const float *kept,
-          const float *weight, const float *bias, const float *slope, float epsilon, float momentum,
+void norm(long images, long pixels, long channels, long threads, long added, const T *x, const T *shortcut,
+          const float *kept, const float *weight, const float *bias, const float *slope, float epsilon, float momentum,
           float *running_mean, float *running_variance, T *y, float *mean, float *variance) {
     const Map all{images * pixels, channels, threads}, map{pixels, channels, threads};
     const long samples = std::min(all.pixels, 64L); // about the mean: squares far from it would cost digits
@@ -126,10 +129,10 @@ void norm(long images, long pixels, long channels, long threads, long added, con
     });
 }
 
-// y' -> x' and those of shortcut, weight, bias and slope. With g the gradient before the activation, times what is kept,
-// and n = (x - mean) / deviation, weight' = sum(g n), bias' = sum(g), x' = weight / deviation * (g - bias' / pixels - n
-// weight' / pixels). The shortcut is read, and its gradient written, where `gated`: an activation came after their
-// sum.
+// y' -> x' and those of shortcut, weight, bias and slope. With g the gradient before the activation, times what is
+// kept, and n = (x - mean) / deviation, weight' = sum(g n), bias' = sum(g), x' = weight / deviation * (g - bias' /
+// pixels - n weight' / pixels). The shortcut is read, and its gradient written, where `gated`: an activation came after
+// their sum.
 template <typename T, Activation A>
 void norm_gradient(long images, long pixels, long channels, long threads, long gated, const T *x, const T *shortcut,
                    const T *of_y, const float *kept, const float *weight, const float *bias, const float *slope,
