@@ -71,11 +71,9 @@ class Net(nn.Module):
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """With the target's middle pixels for logits at half resolution, as roadseg.losses does."""
-    assert logits.dtype == torch.float32 and target.dtype == torch.int64
-    if logits.shape[-2:] != target.shape[-2:]:
-        target = target[:, 1::2, 1::2]
-    return F.cross_entropy(logits, target, ignore_index=255)
+    """In float32, as roadseg.losses does."""
+    assert target.dtype == torch.int64
+    return F.cross_entropy(logits.float(), target, ignore_index=255)
 
 
 def begin(total_steps: int = 12, **changes: Any) -> Training:
@@ -195,7 +193,7 @@ def test_a_step_is_a_plain_adamw_step_on_main_and_auxiliary_loss() -> None:
     torch.set_rng_state(state)
     net = twin.net.train()
     main, aux = net(seen[0])
-    (cross_entropy(main, targets[0]) + 0.4 * cross_entropy(aux, targets[0])).backward()
+    (cross_entropy(main, targets[0]) + 0.4 * cross_entropy(aux, targets[0][:, 1::2, 1::2])).backward()
     matrices = [p for p in net.parameters() if p.ndim > 1]
     rest = [p for p in net.parameters() if p.ndim == 1]
     torch.optim.AdamW(matrices, lr=0.02, weight_decay=0.01).step()
@@ -397,7 +395,7 @@ def test_mixup_mixes_images_and_losses_alike() -> None:
     net = begin(total_steps=1, channels_last=False).net.train()
     torch.manual_seed(int(np.random.SeedSequence((11, 0)).generate_state(1)[0]))
     main, aux = net(seen[0])
-    one, other = (cross_entropy(main, y) + 0.4 * cross_entropy(aux, y) for y in (targets[0], targets[2]))
+    one, other = (cross_entropy(main, y) + 0.4 * cross_entropy(aux, y[:, 1::2, 1::2]) for y in (targets[0], targets[2]))
     assert report.loss == pytest.approx((share * one + (1 - share) * other).item(), rel=1e-5)
 
 
@@ -719,10 +717,11 @@ def test_large_labels_are_answered_a_few_classes_at_a_time(monkeypatch: pytest.M
         assert torch.equal(module.ids_at(logits, size).long(), whole)
 
 
-def test_a_head_of_one_channel_is_held_against_boundaries() -> None:
+def test_the_main_output_is_enlarged_heads_are_not_and_one_of_a_single_channel_is_held_against_boundaries() -> None:
     target = torch.zeros(1, 8, 8, dtype=torch.int64)
     target[:, :, 4:] = 2
     loss = losses.build("cross_entropy", None)
-    main, aux, detail = torch.randn(1, 3, 8, 8), torch.randn(1, 3, 4, 4), torch.randn(1, 1, 2, 2)
-    expected = loss(main, target) + 0.4 * (loss(aux, target) + losses.boundary(detail, target))
+    main, aux, detail = torch.randn(1, 3, 2, 4), torch.randn(1, 3, 4, 4), torch.randn(1, 1, 2, 2)
+    expected = loss(F.interpolate(main, size=(8, 8), mode="bilinear"), target)
+    expected += 0.4 * (loss(aux, target[:, 1::2, 1::2]) + losses.boundary(detail, target))
     torch.testing.assert_close(_weigh(loss, [main, aux, detail], target, 0.4), expected)

@@ -351,7 +351,8 @@ def regions(logits: Tensor, target: Tensor) -> Tensor:
     return torch.stack([(probabilities * truth).sum(dim=0), probabilities.sum(dim=0), truth.sum(dim=0)])
 
 
-OF_LOGITS = pytest.mark.parametrize("kernel", [kernels.CrossEntropy, kernels.Regions])
+REFERENCES = {kernels.CrossEntropy: cross_entropy, kernels.Regions: regions}
+OF_LOGITS = pytest.mark.parametrize("kernel", REFERENCES)
 
 
 @needs_compiler
@@ -368,7 +369,7 @@ def test_what_is_computed_of_logits_is_torchs(
     target[torch.rand(target.shape) < 0.2] = losses.IGNORE
     found = kernel.apply(logits, target, losses.IGNORE)
     exact = logits.detach().double().requires_grad_()
-    wanted = {kernels.CrossEntropy: cross_entropy, kernels.Regions: regions}[kernel](exact, target)
+    wanted = REFERENCES[kernel](exact, target)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-6)
     if kernel is kernels.CrossEntropy:
         assert not found[target == losses.IGNORE].any()
@@ -379,13 +380,62 @@ def test_what_is_computed_of_logits_is_torchs(
     assert not gradient.movedim(1, 3)[target == losses.IGNORE].any()
 
 
+SIZES = [
+    ((5, 7), (40, 56)),  # by eight
+    ((5, 7), (33, 50)),
+    ((1, 1), (8, 4)),
+    ((6, 1), (6, 9)),  # in one direction
+    ((2, 3), (3, 1100)),  # of rows that are longer than a tile
+    ((9, 12), (4, 5)),  # smaller: rows that lie between the same two are none or one
+]
+
+
 @needs_compiler
-def test_the_losses_take_it() -> None:
-    logits, target = torch.randn(1, 5, 40, 60, requires_grad=True), torch.randint(0, 5, (1, 40, 60))
-    by_kernel, by_torch = Pixels(logits, target), Pixels(logits.to(memory_format=torch.channels_last), target)
-    assert type(by_kernel.negative_log.grad_fn).__name__ == "CrossEntropyBackward"
-    assert type(by_torch.negative_log.grad_fn).__name__ != "CrossEntropyBackward"
-    torch.testing.assert_close(by_kernel.negative_log, by_torch.negative_log)
+@OF_LOGITS
+@pytest.mark.parametrize(("old", "new"), SIZES)
+@pytest.mark.parametrize("spread", [1.0, 60.0])
+def test_what_is_computed_of_enlarged_logits_is_torchs(
+    kernel: type[Function], old: tuple[int, int], new: tuple[int, int], spread: float, threads: int
+) -> None:
+    torch.manual_seed(0)
+    logits = (torch.randn(3, 11, *old) * spread).requires_grad_()
+    target = torch.randint(0, 11, (3, *new))
+    target[torch.rand(target.shape) < 0.2] = losses.IGNORE
+    found = kernel.apply(logits, target, losses.IGNORE)
+    exact = logits.detach().double().requires_grad_()
+    wanted = REFERENCES[kernel](functional.interpolate(exact, size=new, mode="bilinear"), target)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6 * spread)
+    given = torch.randn(found.shape)
+    (gradient,) = torch.autograd.grad(found, logits, given)
+    (of_exact,) = torch.autograd.grad(wanted, exact, given.double())
+    torch.testing.assert_close(gradient.double(), of_exact, rtol=1e-4, atol=1e-5 * spread)
+
+
+@needs_compiler
+@OF_LOGITS
+def test_of_enlarged_logits_it_is_the_same_by_any_number_of_threads(
+    kernel: type[Function], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(3, 5, 7, 9, requires_grad=True), torch.randint(0, 5, (3, 50, 71))
+    found = []
+    for count in (1, 2, 5, 40):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
+        made = kernel.apply(logits, target, losses.IGNORE)
+        found.append((made, *torch.autograd.grad(made.square().sum(), logits)))
+    assert all(one.equal(other) for again in found[1:] for one, other in zip(found[0], again))
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", [(40, 60), (5, 8)])
+def test_the_losses_take_it(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, target = torch.randn(1, 5, *size, requires_grad=True), torch.randint(0, 5, (1, 40, 60))
+    by_kernel = Pixels(logits.to(memory_format=torch.channels_last), target).negative_log
+    monkeypatch.setattr(Pixels, "fit_kernels", False)
+    by_torch = Pixels(logits, target).negative_log
+    assert type(by_kernel.grad_fn).__name__ == "CrossEntropyBackward"
+    assert type(by_torch.grad_fn).__name__ != "CrossEntropyBackward"
+    torch.testing.assert_close(by_kernel, by_torch, rtol=1e-5, atol=1e-5)
 
 
 @needs_compiler
@@ -429,7 +479,7 @@ def test_a_target_that_is_no_class_is_an_error(kernel: type[Function], wrong: in
 
 @needs_compiler
 @OF_LOGITS
-@pytest.mark.parametrize("target", [torch.zeros(1, 4, 5).long(), torch.zeros(2, 4, 6).long(), torch.zeros(1, 4, 6)])
+@pytest.mark.parametrize("target", [torch.zeros(4, 6).long(), torch.zeros(2, 4, 6).long(), torch.zeros(1, 4, 6)])
 def test_a_target_of_another_shape_or_type_is_refused(kernel: type[Function], target: Tensor) -> None:
     with pytest.raises(ValueError, match="must be float32 BCHW"):
         kernel.apply(torch.randn(1, 5, 4, 6), target, losses.IGNORE)
@@ -437,7 +487,7 @@ def test_a_target_of_another_shape_or_type_is_refused(kernel: type[Function], ta
 
 @needs_compiler
 @OF_LOGITS
-@pytest.mark.parametrize("shape", [(1, 5), (5, 4, 6), (1, 5, 1, 4, 6)])
+@pytest.mark.parametrize("shape", [(1, 5), (5, 4, 6), (1, 5, 1, 4, 6), (1, 5, 0, 6)])
 def test_logits_of_other_dimensions_are_refused(kernel: type[Function], shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be float32 BCHW"):
         kernel.apply(torch.randn(*shape), torch.zeros(1, 4, 6, dtype=torch.int64), losses.IGNORE)
@@ -496,15 +546,16 @@ def test_regions_of_logits_that_are_no_numbers_make_a_loss_that_is_none(name: st
 
 @needs_compiler
 @pytest.mark.parametrize("name", ["soft_dice", "jaccard"])
-def test_losses_of_regions_take_them(name: str) -> None:
+def test_losses_of_regions_take_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     logits, target = torch.randn(2, 5, 40, 60, requires_grad=True), torch.randint(0, 5, (2, 40, 60))
     target[:, :9] = losses.IGNORE
-    loss, by_torch = losses.build(name), logits.detach().to(memory_format=torch.channels_last).requires_grad_()
-    values = [loss(given, target) for given in (logits, by_torch)]
-    assert [calls(value, "RegionsBackward") for value in values] == [1, 0]
+    by_kernel = losses.build(name)(logits, target)
     assert calls(losses.build("soft_dice + jaccard")(logits, target), "RegionsBackward") == 1, "they share their sums"
-    torch.testing.assert_close(*values)
-    torch.testing.assert_close(*(torch.autograd.grad(v, g)[0] for v, g in zip(values, (logits, by_torch))))
+    monkeypatch.setattr(Pixels, "fit_kernels", False)
+    by_torch = losses.build(name)(logits, target)
+    assert [calls(value, "RegionsBackward") for value in (by_kernel, by_torch)] == [1, 0]
+    torch.testing.assert_close(by_kernel, by_torch)
+    torch.testing.assert_close(*(torch.autograd.grad(value, logits)[0] for value in (by_kernel, by_torch)))
 
 
 def calls(value: Tensor, name: str) -> int:
@@ -584,14 +635,15 @@ def test_without_a_compiler_torch_does_the_work(
     layer = cpu_layers.Sequential(cpu_layers.BatchNorm2d(6), cpu_layers.PReLU(6))
     reference = nn.Sequential(nn.BatchNorm2d(6), nn.PReLU(6))
     assert layer(features).equal(reference(features))
-    wanted = functional.interpolate(features, size=(20, 30), mode="bilinear", align_corners=False)
-    assert cpu_layers.enlarged(features, (20, 30)).equal(wanted)
     target = torch.randint(0, 6, (2, 11, 13))
     torch.testing.assert_close(
         losses.build("cross_entropy")(features, target), functional.cross_entropy(features, target)
     )
     logits = features.detach().contiguous()
     torch.testing.assert_close(Pixels(logits, target).regions, regions(logits, target))
+    large = torch.randint(0, 6, (2, 20, 30))
+    wanted = functional.cross_entropy(functional.interpolate(features, size=(20, 30), mode="bilinear"), large)
+    torch.testing.assert_close(losses.build("cross_entropy")(features, large), wanted)
 
 
 @needs_compiler

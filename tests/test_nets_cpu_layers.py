@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from roadseg.nets.cpu_layers import (
@@ -15,9 +14,8 @@ from roadseg.nets.cpu_layers import (
     DepthwiseConv2d,
     Dropout,
     PReLU,
-    enlarged,
 )
-from tests.compiler import COMPILER, needs_compiler
+from tests.compiler import COMPILER
 
 
 def depthwise(outputs: int, kernel: int, stride: int, dilation: int) -> tuple[nn.Module, nn.Module]:
@@ -195,49 +193,3 @@ def test_torchs_own_dropout_is_left_only_in_training() -> None:
     assert called(layer.eval(), features) == called(reference.eval(), features)
     with torch.no_grad():
         assert layer(features) is features
-
-
-# Enlarging
-
-
-def interpolated(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-
-
-SIZES = [((5, 7), (40, 56)), ((5, 7), (33, 50)), ((1, 1), (8, 4)), ((6, 1), (6, 9)), ((9, 12), (4, 5))]
-
-
-@pytest.mark.parametrize(("old", "new"), SIZES)
-def test_enlarged_maps_and_their_gradients_are_torchs(old: tuple[int, int], new: tuple[int, int]) -> None:
-    maps = torch.randn(2, 3, *old).to(memory_format=torch.channels_last).requires_grad_()
-    exact = maps.detach().double().requires_grad_()
-    made, wanted = enlarged(maps, new), interpolated(exact, new)
-    torch.testing.assert_close(made.double(), wanted, rtol=1e-5, atol=1e-6)
-    given = torch.randn(made.shape)
-    found, reference = torch.autograd.grad(made, maps, given), torch.autograd.grad(wanted, exact, given.double())
-    torch.testing.assert_close(found[0].double(), reference[0], rtol=1e-5, atol=1e-5)
-
-
-@needs_compiler
-def test_enlarged_logits_of_bfloat16_are_float32_and_contiguous() -> None:
-    maps = torch.randn(2, 3, 5, 7).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        made = enlarged(maps, (40, 56))
-    assert made.dtype == torch.float32
-    assert made.is_contiguous()
-    torch.testing.assert_close(made, interpolated(maps.float(), (40, 56)))
-
-
-@needs_compiler
-def test_torchs_own_interpolation_is_left_only_for_gradients_channels_last() -> None:
-    maps = torch.randn(1, 3, 9, 7).to(memory_format=torch.channels_last)
-    trained = maps.clone().requires_grad_()
-    for given, recorded, left in (
-        (maps, True, False),
-        (maps.contiguous().requires_grad_(), True, False),
-        (trained, False, False),
-        (trained, True, True),
-    ):
-        with torch.set_grad_enabled(recorded), Called() as ours:
-            enlarged(given, (130, 14))
-        assert any("upsample_bilinear" in name for name in ours.names) != left

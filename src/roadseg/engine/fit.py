@@ -26,7 +26,8 @@ from roadseg import distributed
 from roadseg.engine import memory
 from roadseg.engine.training import LossFunction, Teacher, Training
 from roadseg.errors import StageFailure
-from roadseg.losses import IGNORE, boundary
+from roadseg.losses import IGNORE, boundary, reduced
+from roadseg.losses.pixels import Pixels
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.batches import Batch, Batches, prefetch
 
@@ -303,21 +304,21 @@ def _imitate(
     with torch.no_grad(), torch.autocast(training.device.type, training.dtype, training.dtype != torch.float32):
         answer = teacher.net(images)
     main = outputs if isinstance(outputs, Tensor) else outputs[0]
-    return teacher.loss(main.float(), answer.float(), target)
+    return teacher.loss(Pixels(main, target).logits, answer.float(), target)
 
 
 def _weigh(loss: LossFunction, outputs: Tensor | Sequence[Tensor], target: Tensor, aux_weight: float) -> Tensor:
-    """Loss of the main output plus `aux_weight` times that of each auxiliary one, in float32.
+    """Loss of the main output plus `aux_weight` times that of each auxiliary one.
 
-    Auxiliary logits may be smaller than the target: the losses compare them with the pixels in the middle. An auxiliary
-    head of a single channel, beside a main one of several, predicts boundaries.
+    The main output is compared at the target's size, as it is deployed; auxiliary ones at their own, with the pixels in
+    the middle. An auxiliary head of a single channel, beside a main one of several, predicts boundaries.
     """
     main, *aux = [outputs] if isinstance(outputs, Tensor) else outputs
-    # class by class, as losses go over it: in one copy where its type changes too, and in one of its own where not
-    wide = torch.promote_types(main.dtype, torch.float32)  # a float64 network's stay as they are
-    main = main.to(wide, memory_format=torch.contiguous_format).contiguous()
     total = loss(main, target)
     for logits in aux:
-        of_head = boundary if logits.shape[1] == 1 < main.shape[1] else loss
-        total = total + aux_weight * of_head(logits.float(), target)
+        if logits.shape[1] == 1 < main.shape[1]:
+            of_head = boundary(logits, target)
+        else:
+            of_head = loss(logits, reduced(target, logits.shape[-2:]))
+        total = total + aux_weight * of_head
     return total

@@ -16,7 +16,7 @@ from roadseg.engine.precision import check_compiled, resolve
 from roadseg.schedules import Schedule
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""(logits float32 BCHW, target int64 BHW with 255 = ignore) -> scalar."""
+"""(logits BCHW of any float type, target int64 BHW with 255 = ignore) -> scalar. See roadseg.losses."""
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,11 @@ Milliseconds, forwards and backwards, of a batch of 4 on two threads of an AMD E
 The same with Dropout2d and a shortcut between norm and PReLU, 64x90x120, on family 25: torch's 13.1, here 2.1.
 """
 
-from roadseg.kernels import logits, maps
-from roadseg.kernels.bilinear import Bilinear
+from roadseg.kernels import maps
 from roadseg.kernels.cross_entropy import CrossEntropy
 from roadseg.kernels.library import build, compiled, usable
 from roadseg.kernels.norm import Norm
 from roadseg.kernels.prelu import PReLU
 from roadseg.kernels.regions import Regions
 
-__all__ = ["Bilinear", "CrossEntropy", "Norm", "PReLU", "Regions", "build", "compiled", "logits", "maps", "usable"]
+__all__ = ["CrossEntropy", "Norm", "PReLU", "Regions", "build", "compiled", "maps", "usable"]

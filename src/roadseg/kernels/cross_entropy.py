@@ -23,12 +23,13 @@ class CrossEntropy(torch.autograd.Function):
         log_sum = total.log_()
         ctx.save_for_backward(logits, target, largest, log_sum)
         ctx.ignore = ignore
-        return (log_sum - of_true).masked_fill_(target == ignore, 0)
+        return log_sum - of_true
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         logits, target, largest, log_sum = ctx.saved_tensors
-        of_made, found = gradients[0].contiguous(), torch.empty_like(logits)
-        run("cross_entropy_gradient", *sizes(logits), ctx.ignore, logits, target, largest, log_sum, of_made, found)
+        found = torch.empty_like(logits)
+        given = *sizes(logits, target), ctx.ignore, logits, target, largest, log_sum, gradients[0].contiguous()
+        run("cross_entropy_gradient", *given, found)
         return found, None, None

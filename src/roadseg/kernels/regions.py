@@ -31,5 +31,5 @@ class Regions(torch.autograd.Function):
         logits, target = ctx.saved_tensors
         of_overlap, of_said, _ = gradients[0].contiguous()
         found = torch.empty_like(logits)
-        run("region_sums_gradient", *sizes(logits), ctx.ignore, logits, target, of_overlap, of_said, found)
+        run("region_sums_gradient", *sizes(logits, target), ctx.ignore, logits, target, of_overlap, of_said, found)
         return found, None, None

@@ -1,9 +1,10 @@
 """The losses, by name, and sums of them. Each is a function of logits BCHW (any float type) and target int64 BHW (train
 ids, 255 = ignore).
 
-Logits smaller than the target, those of training heads, are held against the target's pixel at the middle of each
-position. All of them return a float32 scalar and compute in float32 at least, under autocast as well. Ignored pixels
-count nowhere, in no denominator either: a batch in which every pixel is ignored costs 0 and its gradient is 0.
+Logits of another size than the target are enlarged to it, bilinearly; to compare them at their own size, as those of
+training heads are, give them the target `reduced` to it. All of the losses compute in float32 at least, under autocast
+as well, and return such a scalar. Ignored pixels count nowhere, in no denominator either: a batch in which every pixel
+is ignored costs 0 and its gradient is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +16,10 @@ from torch import Tensor
 from roadseg import named
 from roadseg.errors import UserError
 from roadseg.losses.boundaries import boundaries, boundary, edge
-from roadseg.losses.pixels import IGNORE, Loss, cross_entropy, focal, ohem, weighted_cross_entropy
+from roadseg.losses.pixels import IGNORE, Loss, cross_entropy, focal, ohem, reduced, weighted_cross_entropy
 from roadseg.losses.regions import dice, jaccard, lovasz, soft_dice
 
-__all__ = ["IGNORE", "LOSSES", "Loss", "boundaries", "boundary", "build"]
+__all__ = ["IGNORE", "LOSSES", "Loss", "boundaries", "boundary", "build", "reduced"]
 
 LOSSES: dict[str, Callable[..., Loss]] = {
     "cross_entropy": cross_entropy,

@@ -17,17 +17,26 @@ IGNORE = 255
 
 
 class Pixels:
-    """What losses are computed from: float32 logits BCHW, a target of their height and width, and what several of them
-    need of both, computed once."""
+    """What losses are computed from: logits, a target, and what several of them need of both, computed once."""
 
     def __init__(self, logits: Tensor, target: Tensor) -> None:
-        self.logits = logits.float()
-        self.target = _at(target, logits.shape[-2:])
+        # class by class, as losses go over them: in one copy where their type changes too, in one of its own where not
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        self.given = logits.to(wide, memory_format=torch.contiguous_format).contiguous()
+        self.target = target.contiguous()
 
     @property
     def fit_kernels(self) -> bool:
         """Whether this machine has kernels for what they are."""
-        return kernels.logits.fit(self.logits) and kernels.usable(self.logits, self.target)
+        return self.given.dtype == torch.float32 and kernels.usable(self.given, self.target)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """At the target's size. float32 BCHW, or float64."""
+        size = self.target.shape[-2:]
+        if self.given.shape[-2:] == size:
+            return self.given
+        return functional.interpolate(self.given, size=size, mode="bilinear")
 
     @cached_property
     def labelled(self) -> Tensor:
@@ -53,7 +62,7 @@ class Pixels:
     def negative_log(self) -> Tensor:
         """-log p(true class), 0 where the target is ignored. BHW."""
         if self.fit_kernels:
-            found: Tensor = kernels.CrossEntropy.apply(self.logits, self.target.contiguous(), IGNORE)
+            found: Tensor = kernels.CrossEntropy.apply(self.given, self.target, IGNORE)
             return found
         return functional.nll_loss(self.log_probability, self.target, ignore_index=IGNORE, reduction="none")
 
@@ -61,7 +70,7 @@ class Pixels:
     def regions(self) -> Tensor:
         """Of each class, over the labelled pixels: sum(p y), sum(p), sum(y). float32 [3, C]."""
         if self.fit_kernels:
-            found: Tensor = kernels.Regions.apply(self.logits, self.target.contiguous(), IGNORE)
+            found: Tensor = kernels.Regions.apply(self.given, self.target, IGNORE)
             return found
         probability_BCHW = self.probability * self.labelled[:, None]
         right_BHW = probability_BCHW.gather(1, self.truth[:, None])[:, 0]  # 0 where the target is ignored
@@ -81,7 +90,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Loss:
-    """A function of logits BCHW, of any float type, and target int64 BHW of any height and width."""
+    """A function of logits BCHW, of any float type and size, and target int64 BHW."""
 
     of: Callable[[Pixels], Tensor]
     """A float32 scalar."""
@@ -91,10 +100,8 @@ class Loss:
             return self.of(Pixels(logits, target))
 
 
-def _at(target: Tensor, size: tuple[int, ...]) -> Tensor:
+def reduced(target: Tensor, size: tuple[int, ...]) -> Tensor:
     """The target's pixels at the middle of each of `size` = (height, width) positions. int64 BHW."""
-    if target.shape[-2:] == size:
-        return target
     rows, columns = (
         ((torch.arange(new, device=target.device) + 0.5) * (old / new)).long()
         for new, old in zip(size, target.shape[-2:], strict=True)

@@ -4,10 +4,10 @@ Input: float32 B3HW, RGB, normalised; any height and width from 64 up, of some f
 Training norms a batch by its own statistics, which one position of one image has not: a scene alone trains where one
 side is above 32, of DDRNet and PIDNet, whose coarsest map is at 1/64, above 64; else torch raises its ValueError. Two
 scenes of any size do.
-Output: float logits BCHW at exactly the input's height and width. In training mode a list of such logits: the main one
-first, then those of the training heads, if the network has any, whose losses count `train.aux_weight` each. The latter
-are at 1/8 of the input, rounded up: bringing them to full size made a training step of Fast-SCNN up to 60 % longer on
-a CPU.
+Output: float logits BCHW at exactly the input's height and width. In training mode a list of logits not enlarged yet:
+the main ones first, which losses enlarge as they go over them, then those of the training heads, if the network has
+any, whose losses count `train.aux_weight` each. The latter are at 1/8 of the input, rounded up, and stay so: bringing
+them to full size made a training step of Fast-SCNN up to 60 % longer on a CPU.
 """
 
 from collections.abc import Callable, Iterable

@@ -23,7 +23,7 @@ from roadseg.nets.blocks import ConvNormReLU, Head, enlarge, initialise, resize
 
 
 class BiSeNetV1(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode.
 
     `spatial` is the spatial path (section 3.1), `backbone` and `neck` are the context path (section 3.2). The training
     heads (section 3.4) sit on the context at 1/8 and at 1/16; their logits are at 1/8.
@@ -50,8 +50,8 @@ class BiSeNetV1(nn.Module):
         size8 = fine.shape[-2:]
         *_, middle, deep = self.backbone(image)
         context8, context16 = self.neck(middle, deep, size8)
-        logits = enlarge(self.classifier(self.fusion(fine, context8)), image.shape[-2:])
+        logits = self.classifier(self.fusion(fine, context8))
         if not self.training:
-            return logits
+            return enlarge(logits, image.shape[-2:])
         head8, head16 = self.heads
         return [logits, head8(context8), resize(head16(context16), size8)]

@@ -112,7 +112,7 @@ class GuidedAggregation(nn.Module):
 
 
 class BiSeNetV2(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode.
 
     The branches' stages are those of table 1. The training heads (the paper's booster, section 3.3) sit on the semantic
     branch at 1/4, 1/8, 1/16 and 1/32, each as wide as what it reads; their logits are at 1/8.
@@ -144,8 +144,8 @@ class BiSeNetV2(nn.Module):
             features = stage(features)
             stages.append(features)
         fused = self.aggregation(detail, self.context(features))
-        logits = enlarge(self.classifier(fused), image.shape[-2:])
+        logits = self.classifier(fused)
         if not self.training:
-            return logits
+            return enlarge(logits, image.shape[-2:])
         fine = detail.shape[-2:]
         return [logits, *(resize(head(stage), fine) for head, stage in zip(self.heads, stages, strict=True))]

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Size, Tensor, nn
 from torch.nn import functional
 
-from roadseg.nets.cpu_layers import BatchNorm2d, DepthwiseConv2d, Sequential, enlarged
+from roadseg.nets.cpu_layers import BatchNorm2d, DepthwiseConv2d, Sequential
 
 
 class ConvNorm(Sequential):
@@ -64,12 +64,11 @@ def resize(features: Tensor, size: Size | tuple[int, int]) -> Tensor:
 
 
 def enlarge(logits: Tensor, size: Size | tuple[int, int]) -> Tensor:
-    """`resize` for what a loss compares pixel by pixel: class by class in memory, whatever the order of the features.
+    """`resize` for what is compared pixel by pixel: class by class in memory, whatever the order of the features.
 
     A softmax over a few classes that lie side by side in memory takes 1.6 times as long on a CPU.
     """
-    height, width = size
-    return logits.contiguous() if logits.shape[-2:] == (height, width) else enlarged(logits, (height, width))
+    return resize(logits.contiguous(), size)
 
 
 def initialise(net: nn.Module) -> None:

@@ -1,9 +1,9 @@
 """Layers whose gradients torch computes slowly on a CPU, channels last: in training they compute the same otherwise.
 
 Each is torch's layer with torch's weights and names, and torch's own computation wherever it does not train, or not on
-a CPU, or not channels last, so that what is exported, timed and deployed does not know of this file. `PReLU`,
-`BatchNorm2d` and `enlarged` are torch's also where `roadseg.kernels` cannot be compiled, or not for their type. An
-infinite feature may become no number where torch leaves it infinite; training goes back from both.
+a CPU, or not channels last, so that what is exported, timed and deployed does not know of this file. `PReLU` and
+`BatchNorm2d` are torch's also where `roadseg.kernels` cannot be compiled, or not for their type. An infinite feature
+may become no number where torch leaves it infinite; training goes back from both.
 
 Milliseconds, forwards and backwards, of a batch of 4 in bfloat16 on two threads of an AMD EPYC, family 26
 (AVX512-BF16), torch 2.13.0:
@@ -201,16 +201,6 @@ class Dropout(nn.Dropout):
         kept = draws.view(torch.int16)[: input.numel()] >= dropped - 2**15
         factor = kept.view(torch.uint8).to(input.dtype) / (1 - dropped / 2**16)  # of bools, to() is slow
         return input * _pixels(factor, input)
-
-
-def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """`maps` BCHW bilinearly at `size` = (height, width), `align_corners=False`; contiguous. In float32 where it trains
-    by a kernel."""
-    trains = torch.is_grad_enabled() and maps.requires_grad and _on_cpu_channels_last(maps)
-    if not trains or maps.dtype not in kernels.maps.NAMES or not kernels.usable(maps):
-        return functional.interpolate(maps.contiguous(), size=size, mode="bilinear", align_corners=False)
-    made: Tensor = kernels.Bilinear.apply(maps.float().contiguous(), size)
-    return made
 
 
 def _trains_on_cpu(layer: nn.Module, features: Tensor) -> bool:

@@ -107,7 +107,7 @@ class Pyramid(nn.Module):
 
 
 class DDRNet23(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode.
 
     `width`: channels of the first stage, of which all others are multiples (table 1). `hidden`: channels inside the
     classifier and the training head.
@@ -139,15 +139,14 @@ class DDRNet23(nn.Module):
         return low + to_low(relu(high)), high + resize(to_high(relu(low)), high.shape[-2:])
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        size = image.shape[-2:]
         shared = relu(self.stem(image))
         low, high = self._exchange(self.low16(shared), self.high3(shared), self.to_low3, self.to_high3)
         early = high
         low, high = self._exchange(self.low32(relu(low)), self.high4(relu(high)), self.to_low4, self.to_high4)
         low, high = self.pyramid(self.low64(relu(low))), self.high5(relu(high))
-        logits = enlarge(self.classifier(high + resize(low, high.shape[-2:])), size)
+        logits = self.classifier(high + resize(low, high.shape[-2:]))
         if not self.training:
-            return logits
+            return enlarge(logits, image.shape[-2:])
         return [logits, *(each(early) for each in self.heads)]
 
 

@@ -57,7 +57,7 @@ class ASPP(nn.Module):
 
 
 class DeepLabV3(OverDilated):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode.
 
     `depth` of the ResNet: 18, 50, 101. The finest features, and the training head's logits, are at 1/`output_stride`,
     8 or 16.
@@ -70,7 +70,7 @@ class DeepLabV3(OverDilated):
 
 
 class DeepLabV3Plus(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode.
 
     `depth` of the ResNet: 18, 50, 101. ASPP works at 1/`output_stride`, 8 or 16; the training head's logits are at 1/8.
     """
@@ -92,7 +92,7 @@ class DeepLabV3Plus(nn.Module):
         shallow, eighth, middle, deep = self.backbone(image)
         coarse = resize(self.pyramid(deep), shallow.shape[-2:])
         fused = self.decoder(torch.cat([coarse, self.shallow(shallow)], dim=1))
-        logits = enlarge(self.classifier(fused), image.shape[-2:])
+        logits = self.classifier(fused)
         if not self.training:
-            return logits
+            return enlarge(logits, image.shape[-2:])
         return [logits, *(resize(head(middle), eighth.shape[-2:]) for head in self.heads)]

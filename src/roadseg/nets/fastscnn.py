@@ -72,7 +72,7 @@ def _bottlenecks(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class FastSCNN(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode.
 
     The training heads sit at the end of both paths (section 4.1; weight `train.aux_weight`); their logits are
     at 1/8.
@@ -92,11 +92,10 @@ class FastSCNN(nn.Module):
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        size = image.shape[-2:]
         shallow = self.downsample(image)
         deep = self.context(shallow)
-        logits = enlarge(self.classifier(self.fusion(shallow, deep)), size)
+        logits = self.classifier(self.fusion(shallow, deep))
         if not self.training:
-            return logits
+            return enlarge(logits, image.shape[-2:])
         shallow_head, deep_head = self.heads
         return [logits, shallow_head(shallow), resize(deep_head(deep), shallow.shape[-2:])]

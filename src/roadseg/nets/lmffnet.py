@@ -157,7 +157,7 @@ class Decoder(nn.Module):
 
 
 class LMFFNet(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, only one, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a smaller one, in a list, in training mode.
 
     `dilations4`, `dilations8`: of the bottlenecks at 1/4 and at 1/8; their numbers are the depths there.
     """
@@ -186,5 +186,5 @@ class LMFFNet(nn.Module):
         at4 = self.fuse4(self.stage4(coarse), self.attention4(coarse), image4)
         coarse = self.down8(at4)
         at8 = self.fuse8(self.stage8(coarse), self.attention8(coarse), halved(image4))
-        logits = enlarge(self.decoder(at4, at8), image.shape[-2:])
-        return [logits] if self.training else logits
+        logits = self.decoder(at4, at8)
+        return [logits] if self.training else enlarge(logits, image.shape[-2:])

@@ -88,7 +88,7 @@ class Fusion(nn.Module):
 
 
 class PIDNetS(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode.
 
     The branches are named p, i and d as in the paper; i's stages by their stride. p and d stay at 1/8. The training
     heads give logits at 1/8: classes from p after its first exchange (paper: weight 0.4), then one channel, the
@@ -130,8 +130,8 @@ class PIDNetS(nn.Module):
 
         i = resize(self.pyramid(self.i64(i)), size)
         features = self.fusion(self.p5(relu(p)), i, self.d5(relu(d)))
-        logits = enlarge(self.classifier(features), image.shape[-2:])
+        logits = self.classifier(features)
         if not self.training:
-            return logits
+            return enlarge(logits, image.shape[-2:])
         classes_head, edges_head = self.heads
         return [logits, classes_head(early), edges_head(edges)]

@@ -63,7 +63,7 @@ class AttentionFusion(nn.Module):
 
 
 class PPLiteSeg(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode.
 
     `modules`: the backbone's (`roadseg.nets.stdc`). `widths`: the decoder's channels at 1/8, 1/16 and 1/32; the pyramid
     has as many as the last. `hidden`: the main head's. The training heads sit on the decoder at 1/16 and 1/32; their
@@ -94,9 +94,9 @@ class PPLiteSeg(nn.Module):
         for fusion, scale in zip(reversed(self.fusions), reversed(scales), strict=True):
             features = fusion(scale, features)
             decoded.insert(0, features)
-        logits = enlarge(self.classifier(features), image.shape[-2:])
+        logits = self.classifier(features)
         if not self.training:
-            return logits
+            return enlarge(logits, image.shape[-2:])
         size8 = features.shape[-2:]
         return [logits, *(resize(head(each), size8) for head, each in zip(self.heads, decoded[1:], strict=True))]
 

@@ -21,7 +21,7 @@ class OverDilated(nn.Module):
     """What PSPNet and DeepLabV3 are alike in: a dilated ResNet, a pyramid over its last features, a classifier, and a
     training head on the third stage (PSPNet, section 4.1; weight `train.aux_weight`).
 
-    Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode. The
+    Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode. The
     training head's logits are at the size of the features.
     """
 
@@ -37,14 +37,14 @@ class OverDilated(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         _, _, middle, deep = self.backbone(image)
-        logits = enlarge(self.classifier(self.pyramid(deep)), image.shape[-2:])
+        logits = self.classifier(self.pyramid(deep))
         if not self.training:
-            return logits
+            return enlarge(logits, image.shape[-2:])
         return [logits, *(head(middle) for head in self.heads)]
 
 
 class PSPNet(OverDilated):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode.
 
     `depth` of the ResNet: 18, 50, 101. `hidden`: channels before the classifier; None is a quarter of the ResNet's, the
     authors' 512 for 50 and 101. Features, and the training head's logits, are at 1/8.

@@ -110,7 +110,7 @@ class Decoder(nn.Module):
 
 
 class RegSeg(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, only one, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a smaller one, in a list, in training mode.
 
     `dilations`: of the blocks at 1/16, the one with the stride aside; their number is the depth there.
     """
@@ -133,5 +133,5 @@ class RegSeg(nn.Module):
         at4 = self.stage4(self.stem(image))
         at8 = self.stage8(at4)
         features = self.decoder(at4, at8, self.stage16(at8))
-        logits = enlarge(self.classifier(features), image.shape[-2:])
-        return [logits] if self.training else logits
+        logits = self.classifier(features)
+        return [logits] if self.training else enlarge(logits, image.shape[-2:])

@@ -78,7 +78,7 @@ def _composed(projection: nn.Conv2d, share: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SegFormer(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, here of one, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a smaller one, in a list, in training mode.
 
     `encoder`: one of `ENCODERS`; raises ValueError for any other.
     """
@@ -93,5 +93,5 @@ class SegFormer(nn.Module):
         initialise(self.decoder)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        logits = enlarge(self.decoder(self.backbone(image)), image.shape[-2:])
-        return [logits] if self.training else logits
+        logits = self.decoder(self.backbone(image))
+        return [logits] if self.training else enlarge(logits, image.shape[-2:])

@@ -83,7 +83,7 @@ class STDC(nn.Module):
 
 
 class STDCSeg(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode.
 
     Figure 4. The training heads are at 1/8: two that classify, on the context at 1/8 and, enlarged, at 1/16, then the
     detail head on the backbone's features at 1/8, whose single channel is the logit of an edge.
@@ -104,9 +104,9 @@ class STDCSeg(nn.Module):
         fine, middle, deep = self.backbone(image)
         size8 = fine.shape[-2:]
         context8, context16 = self.neck(middle, deep, size8)
-        logits = enlarge(self.classifier(self.fusion(fine, context8)), image.shape[-2:])
+        logits = self.classifier(self.fusion(fine, context8))
         if not self.training:
-            return logits
+            return enlarge(logits, image.shape[-2:])
         head8, head16, detail = self.heads
         return [logits, head8(context8), resize(head16(context16), size8), detail(fine)]
 

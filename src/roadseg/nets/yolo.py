@@ -98,7 +98,7 @@ class Neck(nn.Module):
 
 
 class YOLO(nn.Module):
-    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of them, main first, in training mode.
+    """Float32 B3HW, normalised -> logits BCHW at the input's size; a list of smaller, main first, in training mode.
 
     `width` multiplies the channels, 64 at 1/2 to 1024 at 1/32; `depth` the residual blocks a stage, 2, 2, 4 and 2. The
     defaults are size n. The training head (weight `train.aux_weight`) sits on the backbone at 1/16; its logits
@@ -125,9 +125,9 @@ class YOLO(nn.Module):
         size = at8.shape[-2:]
         levels = self.neck(at8, at16, self.stage32(at16))
         features = self.fuse(torch.cat([resize(level, size) for level in levels], dim=1))
-        logits = enlarge(self.classifier(features), image.shape[-2:])
+        logits = self.classifier(features)
         if not self.training:
-            return logits
+            return enlarge(logits, image.shape[-2:])
         return [logits, *(resize(head(at16), size) for head in self.heads)]
 
 
