@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadseg import engine, losses
-from roadseg.engine import Diverged, Report, Training, Views, optimizers
+from roadseg.engine import Diverged, Report, Training, Views, memory, optimizers
 from roadseg.engine import precision as precisions
 from roadseg.engine.ema import EMA
 from roadseg.engine.fit import _weigh
@@ -397,6 +397,14 @@ def test_mixup_mixes_images_and_losses_alike() -> None:
     main, aux = net(seen[0])
     one, other = (cross_entropy(main, y) + 0.4 * cross_entropy(aux, y[:, 1::2, 1::2]) for y in (targets[0], targets[2]))
     assert report.loss == pytest.approx((share * one + (1 - share) * other).item(), rel=1e-5)
+
+
+def test_memory_is_in_large_pages_after_the_first_step_and_at_each_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    training, seen = begin(total_steps=8), []
+    monkeypatch.setattr(memory, "large_pages", lambda: seen.append(training.step))
+    reports = [report.step for report in fit(training)]
+    assert reports == [3, 6, 8]
+    assert seen == [1, 3, 6, 8]
 
 
 def test_a_gradient_is_clipped() -> None:

@@ -1,8 +1,9 @@
-"""Memory that a training keeps, by the system's own count of pages it had to hand out."""
+"""Memory that a training keeps, by the system's own count of pages it had to hand out, and of how large they are."""
 
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +32,43 @@ def handed_out(how: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_a_freed_tensor_is_taken_again_without_new_pages() -> None:
     assert handed_out("kept") < handed_out("given back") / 5
+
+
+LARGE = """
+from pathlib import Path
+import torch
+from roadseg.engine.memory import keep_freed, large_pages
+
+def large():
+    count, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0]:
+            ours = words[-1] == "[heap]"
+        elif ours and words[0] == "AnonHugePages:":
+            count += int(words[1])
+    return count // 1024
+
+keep_freed()
+kept = [torch.ones(25_000_000 // 4) for _ in range(8)]
+before = large()
+large_pages()
+assert all(bool((one == 1).all()) for one in kept)
+print(before, large())
+"""
+
+
+def has_large_pages() -> bool:
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    recent = platform.system() == "Linux" and tuple(map(int, platform.release().split("-")[0].split(".")[:2])) >= (6, 1)
+    return recent and platform.libc_ver()[0] == "glibc" and setting.exists() and "[never]" not in setting.read_text()
+
+
+@pytest.mark.skipif(not has_large_pages(), reason="the system has no large pages")
+def test_what_is_kept_is_moved_to_large_pages() -> None:
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after >= before + 100 or before >= 150  # MiB, of 191; a system may always give large ones
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,8 @@ def fit(
     `setbacks` times. Raises Diverged on the next, and StageFailure where one crop alone does not fit into the device's
     memory.
     """
-    if training.device.type == "cpu":
+    on_cpu, first = training.device.type == "cpu", training.step
+    if on_cpu:
         memory.keep_freed()
     good = copy.deepcopy(training.state()) if setbacks else None
     losses: list[float] = []
@@ -103,6 +104,8 @@ def fit(
                     break
                 training.step += 1
                 losses.append(loss)
+                if on_cpu and (due or training.step == first + 1):
+                    memory.large_pages()  # what later steps take more, at each report
                 if due:
                     training.seconds += time.perf_counter() - clock
                     yield _report(training, losses, batches)

@@ -1,4 +1,5 @@
-// Cross-entropy of each pixel, and its gradient: logits are read once each way, and nothing of their size is kept between.
+// Cross-entropy of each pixel, and its gradient: logits are read once each way, and nothing of their size is kept
+// between.
 
 #include "logits.h"
 

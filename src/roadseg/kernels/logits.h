@@ -1,5 +1,5 @@
-// Logits, [images, classes, old_height, old_width], held against a target, [images, height, width]: where sizes differ they
-// are enlarged bilinearly, pixel centres aligned (`align_corners=False`), a tile at a time.
+// Logits, [images, classes, old_height, old_width], held against a target, [images, height, width]: where sizes differ
+// they are enlarged bilinearly, pixel centres aligned (`align_corners=False`), a tile at a time.
 
 #pragma once
 
@@ -28,8 +28,8 @@ inline float exponential(float x) {
     return sum * power;
 }
 
-// Where `now` positions lie between `old` ones: after one of these, `share` of the way to the next. Those after the n-th
-// are from starts[n] to starts[n + 1].
+// Where `now` positions lie between `old` ones: after one of these, `share` of the way to the next. Those after the
+// n-th are from starts[n] to starts[n + 1].
 struct Positions {
     Floats share;
     std::vector<long> starts;
@@ -115,8 +115,8 @@ struct Logits {
         }
     }
 
-    // In strips, of the rows that lie between the same two old ones. The gradient of a strip's lower row is kept apart from
-    // that of the next one's upper row, which is the same, since another thread may make it.
+    // In strips, of the rows that lie between the same two old ones. The gradient of a strip's lower row is kept apart
+    // from that of the next one's upper row, which is the same, since another thread may make it.
     template <typename Work> void each_enlarged(Work work, float *found) const {
         const Positions rows(old_height, height), columns(old_width, width);
         const long strips = images * old_height, of_row = (width + TILE - 1) / TILE;

@@ -23,9 +23,8 @@ void softmax(long classes, const Tile &tile, float *made) {
 }
 
 // Over the pixels that are not ignored: each class's probability where it is the truth, its probability, and the pixels
-// where it is the truth, into found, [3, classes]. Tiles are added up in double and in their order, whatever thread made
-// them.
-// `wrong` is set where a target is neither a class nor ignored.
+// where it is the truth, into found, [3, classes]. Tiles are added up in double and in their order, whatever thread
+// made them. `wrong` is set where a target is neither a class nor ignored.
 void sums(long images, long classes, long old_height, long old_width, long height, long width, long threads,
           long ignore, const float *logits, const int64_t *target, double *found, int64_t *wrong) {
     const Logits all{images, classes, old_height, old_width, height, width, threads, logits};
