@@ -40,7 +40,7 @@ from roadseg import config, engine, losses, nets, schedules
 from roadseg.engine import precision
 from roadseg.errors import reported
 from roadseg.nets import counts
-from roadseg.nets.blocks import resize
+from roadseg.nets.blocks import enlarge
 from roadseg.scenes import index
 from roadseg.scenes.augment import FILL, MEAN, STD, USUAL
 from roadseg.scenes.batches import Batches, prefetch
@@ -147,7 +147,7 @@ def usual(network: str, scenes: list[Scene], helped: bool, load: Load) -> float:
         images, target = (one.to(device, non_blocking=pinned) for one in (images, target))
         outputs = net(images)
         main, *aux = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-        loss = functional.cross_entropy(resize(main, target.shape[-2:]), target, ignore_index=255)
+        loss = functional.cross_entropy(enlarge(main, target.shape[-2:]), target, ignore_index=255)
         for logits in aux:
             if helped:
                 truth = functional.interpolate(target[:, None].float(), size=logits.shape[-2:])[:, 0].long()

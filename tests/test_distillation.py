@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 
 from roadseg import distillation, engine, labels, nets
 from roadseg.config import Distil
 from roadseg.distillation import DISTILLATIONS
 from roadseg.engine import Teacher
+from roadseg.engine.fit import _imitate
 from roadseg.errors import UserError
 from roadseg.stages import teacher
 from tests.test_engine import Net, Scenes, begin
@@ -109,6 +111,18 @@ def test_half_precision_says_nearly_the_same(name: str) -> None:
 def test_an_unknown_name_is_one_line() -> None:
     with pytest.raises(UserError, match=r"no distillation 'x': choose one of channel, logit"):
         distillation.build("x", 1.0)
+
+
+@EVERY
+def test_a_students_smaller_logits_are_enlarged_to_the_teachers(name: str) -> None:
+    torch.manual_seed(1)
+    net, loss = Net().eval(), distillation.build(name, 2.0)
+    image, main, target = torch.randn(2, 3, 32, 64), torch.randn(2, 3, 16, 16), torch.randint(0, 3, (2, 32, 64))
+    training = begin(1, teacher=Teacher(net, loss, 1.0))
+    assert training.teacher
+    found = _imitate(training, training.teacher, image, [main], target)
+    large = functional.interpolate(main, size=(32, 64), mode="bilinear")
+    torch.testing.assert_close(found, loss(large, net(image), target))
 
 
 def test_a_teachers_answers_alone_teach() -> None:

@@ -439,6 +439,16 @@ def test_the_losses_take_it(size: tuple[int, int], monkeypatch: pytest.MonkeyPat
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", [name for name in losses.LOSSES if name != "lovasz"])
+def test_no_logits_of_the_targets_size_are_made(name: str) -> None:
+    loss = losses.build(name, {"enet": [1.0, 2.0, 3.0, 4.0, 5.0]})
+    logits, target = torch.randn(1, 5, 5, 8, requires_grad=True), torch.randint(0, 5, (1, 40, 60))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        loss(logits, target).backward()
+    assert not [event.key for event in profile.key_averages() if "upsample" in event.key]
+
+
+@needs_compiler
 def test_the_sum_of_a_pixels_gradient_is_zero() -> None:
     logits, target = torch.randn(2, 19, 30, 40, requires_grad=True), torch.randint(0, 19, (2, 30, 40))
     (found,) = torch.autograd.grad(kernels.CrossEntropy.apply(logits, target, losses.IGNORE).sum(), logits)

@@ -232,6 +232,14 @@ def test_a_step_downhill_lowers_it(name: str) -> None:
     assert loss(logits - 0.1 * logits.grad / logits.grad.norm(), target) < before
 
 
+@EVERY
+def test_logits_of_float64_are_compared_in_it(name: str) -> None:
+    logits, target = batch()
+    value = build(name)(logits.double(), target)
+    assert value.dtype == torch.float64
+    assert value.item() == pytest.approx(build(name)(logits, target).item(), rel=1e-5)
+
+
 def test_a_sum_is_the_sum_of_its_parts() -> None:
     logits, target = batch()
     value = build("dice + 0.5 * lovasz + 2*focal(gamma=3)")(logits, target).item()

@@ -1,5 +1,7 @@
 """Memory that a training keeps, by the system's own count of pages it had to hand out, and of how large they are."""
 
+import mmap
+import os
 import platform
 import subprocess
 import sys
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from roadseg.engine.memory import recognised
+from roadseg.engine.memory import large_pages, recognised
 
 PAGES = """
 import resource, sys
@@ -69,6 +71,14 @@ def test_what_is_kept_is_moved_to_large_pages() -> None:
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
     assert after >= before + 100 or before >= 150  # MiB, of 191; a system may always give large ones
+
+
+def test_a_file_of_any_name_may_be_in_memory_beside_it(tmp_path: Path) -> None:
+    with (tmp_path / os.fsdecode(b"f\xfcr")).open("wb+") as file:
+        file.write(bytes(4096))
+        file.flush()
+        with mmap.mmap(file.fileno(), 0):
+            large_pages()
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ struct Logits {
     bool enlarged() const { return old_height != height || old_width != width; }
 
     long tiles() const {
-        const long rows = enlarged() ? height : 1, row = height * width / rows;
+        const long rows = enlarged() ? height : 1, row = enlarged() ? width : height * width;
         return images * rows * ((row + TILE - 1) / TILE);
     }
 

@@ -68,14 +68,14 @@ class Pixels:
 
     @cached_property
     def regions(self) -> Tensor:
-        """Of each class, over the labelled pixels: sum(p y), sum(p), sum(y). float32 [3, C]."""
+        """Of each class, over the labelled pixels: sum(p y), sum(p), sum(y). [3, C], of the logits' type."""
         if self.fit_kernels:
             found: Tensor = kernels.Regions.apply(self.given, self.target, IGNORE)
             return found
         probability_BCHW = self.probability * self.labelled[:, None]
         right_BHW = probability_BCHW.gather(1, self.truth[:, None])[:, 0]  # 0 where the target is ignored
         # one after another: in float32 the millionth pixel would hardly count
-        overlap_C = right_BHW.new_zeros(self.logits.shape[1], dtype=torch.float64)
+        overlap_C = right_BHW.new_zeros(self.given.shape[1], dtype=torch.float64)
         overlap_C = overlap_C.index_add(0, self.truth.flatten(), right_BHW.flatten().double()).to(right_BHW.dtype)
         said_C = probability_BCHW.sum(dim=(0, 2, 3))
         true_C = torch.bincount(self.target[self.labelled], minlength=len(said_C)).to(said_C.dtype)
@@ -85,7 +85,7 @@ class Pixels:
         """The weight of each pixel: `weights`, C of them, by its true class, else 1; 0 where it is ignored. BHW."""
         if weights is None:
             return self.labelled.float()
-        return weights.to(self.logits.device, torch.float32)[self.truth] * self.labelled
+        return weights.to(self.given.device, torch.float32)[self.truth] * self.labelled
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Loss:
     """A function of logits BCHW, of any float type and size, and target int64 BHW."""
 
     of: Callable[[Pixels], Tensor]
-    """A float32 scalar."""
+    """A scalar: float32, of float64 logits float64."""
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
