@@ -1,11 +1,12 @@
 """How good a network becomes in how much time: one recipe, from packed scenes to the last step, by the wall clock.
 
-    python -m bench.clock params/camvid30.yaml MIRROR
+    python -m bench.clock params/camvid30.yaml MIRROR [--no-test]
 
 PARAMS is a whole params.yaml, of which the first network, loss and crop and the middle of the learning rates are taken.
 Fetch, remap and profile come before the clock starts; decoding, training and validations are on it. The test split is
-scored after it, at one time: each scene with one view, as a deployed model would, and with `VIEWS`. Leaves curves.csv,
-curves.png and clock.json in .state/bench/clock/; a killed run starts anew.
+scored after it, at one time: each scene with one view, as a deployed model would, and with `VIEWS`; with --no-test it
+is left unread, and the validation split alone is scored so. Leaves curves.csv, curves.png and clock.json in
+.state/bench/clock/; a killed run starts anew.
 """
 
 import argparse
@@ -29,12 +30,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("params", type=Path)
     parser.add_argument("mirror", type=Path)
+    parser.add_argument("--no-test", action="store_true", help="for another machine or code: a recipe is tested once")
     options = parser.parse_args()
     text, out = options.params.read_text(encoding="utf-8"), paths.state("bench", "clock").resolve()
     out.mkdir(exist_ok=True)
     with course.workspace(options.mirror):
         given = course.prepare(text)
-        made = course.trained(given)
+        made = course.trained(given, ["val"] if options.no_test else ["val", "test"])
         classes = sources.space_of(given).classes
         of_views = {split: course.scored(given, made.net, split, VIEWS).miou for split in made.scores}
     made.curve.to_csv(out / "curves.csv", index=False)

@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ class Trained:
     seconds: float
     """By the wall clock: decoding, training and validations."""
     scores: dict[str, Scores]
-    """Of val and test, at the labels' own resolution."""
+    """Of each split asked for, at the labels' own resolution."""
 
 
 @contextmanager
@@ -56,8 +56,8 @@ def prepare(text: str) -> config.Config:
     return given
 
 
-def trained(given: config.Config) -> Trained:
-    """Trains the first network, loss and crop with the middle of the learning rates, and reads the test split once."""
+def trained(given: config.Config, splits: Sequence[str] = ("val", "test")) -> Trained:
+    """Trains the first network, loss and crop with the middle of the learning rates, and reads each split once."""
     search = given.search
     recipe = Recipe(search.networks[0], search.losses[0], search.learning_rate.middle, search.crops[0])
     begun = time.perf_counter()
@@ -70,7 +70,7 @@ def trained(given: config.Config) -> Trained:
     net.load_state_dict(weights)
     net.to(course.device)
     path.unlink()  # the next one asked for is trained, not found
-    found = {split: scored(given, net, split) for split in ("val", "test")}
+    found = {split: scored(given, net, split) for split in splits}
     steps = saved["training"]["step"]
     return Trained(recipe, net, pd.DataFrame(saved["curve"]), steps, seconds, found)
 
