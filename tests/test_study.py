@@ -64,17 +64,17 @@ def test_a_study_says_whether_the_published_order_holds() -> None:
     of = {"question": "Which?", "published": "a 2, b 1", "order": ["a", "b"], "variants": {"b": {}, "a": {}}}
     frame = pd.DataFrame(
         {
-            "variant": ["a", "a", "b", "b"],
+            "variant": ["a", "a", "b", "b", "b"],
             "settings": "9f",
-            "val_miou": [0.4, 0.5, 0.2, 0.6],
+            "val_miou": [0.4, 0.5, 0.2, 0.4, 0.6],
             "test_miou": 0.3,
-            "minutes": 1.0,
+            "minutes": [1.0, 1.0, 1.0, 2.0, 9.0],
         }
     )
     frame["device"] = "1 core"
     assert study.told(of, frame) in study.page("which", of | {"seeds": [1, 2], "base": {"seed": 7}}, frame)
     page = study.told(of, frame)
-    assert "| b | 40.0% ± 28.3% | 30.0% ± 0.0% | 1.00 | 2 |\n| a | 45.0% ± 7.1% |" in page
+    assert "| b | 40.0% ± 20.0% | 30.0% ± 0.0% | 2.00 | 3 |\n| a | 45.0% ± 7.1% |" in page
     assert "The published order (a, b) holds here" in page
     frame.loc[0, "val_miou"] = 0.1
     assert "does not hold here" in study.told(of, frame) and "it is b, a." in study.told(of, frame)
