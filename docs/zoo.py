@@ -43,10 +43,9 @@ README of realtime-semantic-segmentation-pytorch; D, Ultralytics' documentation.
 CHOSEN = """## LMFFNet and RegSeg
 
 One of the two was to be taken, the better one from scratch here. After 4 epochs of CamVid at 240x180, three seeds each,
-LMFFNet has 41.2 +- 2.0 % on the validation split and 35.8 +- 0.7 on the test split, RegSeg 35.1 +- 2.6 and 31.8 +- 1.1
-([the study](studies/small.md)): LMFFNet learns more in an epoch, and takes 1.6 times as long for it (a batch of 4 at
-480x360 in bfloat16, one thread: 0.81 and 0.52 s). Equal minutes and long trainings were not compared; with 2.5 times
-the parameters RegSeg has fewer multiply-adds. Both are in the zoo."""
+LMFFNet has 41.3 +- 4.3 % on the validation split and 35.2 +- 1.3 on the test split, RegSeg 35.2 +- 2.6 and 32.1 +- 1.5
+([the study](studies/small.md)): LMFFNet learns more in an epoch, and takes 1.4 times as long for it. Equal minutes and
+long trainings were not compared; with 2.5 times the parameters RegSeg has fewer multiply-adds. Both are in the zoo."""
 
 
 CEILING = """What can be drawn at all sets a limit: logits at an eighth of 240x180, trained as free numbers in a
@@ -164,9 +163,9 @@ def learnt(frame: pd.DataFrame) -> str:
         "",
         "Four scenes of CamVid's training split, without augmentation, until the mIoU of the classes that they show is",
         f"{GOAL:.0%} (`python -m bench.overfit`, whose text says how): random start, AdamW at {RATE} (MiT and Swin at",
-        f"{TRANSFORMER_RATE}), poly over {STEPS:,} steps, Dice plus weighted cross-entropy. Rows of another",
-        "schedule are of older code. Seconds are of one core that other work shared now and then, for orientation and",
-        "not to be compared; none where the process was paused.",
+        f"{TRANSFORMER_RATE}), poly over {STEPS:,} steps, Dice plus weighted cross-entropy. All are of code",
+        "before `kernels/`, rows of another schedule of older code yet. Seconds are of one core that other work shared",
+        "now and then, for orientation and not to be compared; none where the process was paused.",
         "",
         "| network | size | steps | mIoU | seconds | device |",
         "|---|---|---|---|---|---|",
