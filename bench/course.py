@@ -1,4 +1,5 @@
-"""One recipe, trained and scored apart from the project's own line: what bench.clock and bench.study share."""
+"""One recipe, trained and scored apart from the project's own line: what bench.clock and bench.study share; of others
+the workspace."""
 
 import os
 import tempfile

@@ -64,7 +64,7 @@ def row(name: str, mirror: Path) -> dict[str, object]:
     rate = TRANSFORMER_RATE if name.startswith(TRANSFORMERS) else RATE
     given = settings(mirror, 240 if heavy(name) else 480, rate)
     few = drawable(given, 8) if name.startswith(COARSE) else overfit.chosen(given, SCENES)
-    looks = list(overfit.learn(given, name, few, CLASSES, steps=overfit.STEPS, goal=GOAL))
+    looks = list(overfit.learn(given, name, few, steps=overfit.STEPS, goal=GOAL))
     last = looks[-1]
     height, width = few.size
     device = engine.default_device()

@@ -180,7 +180,7 @@ def ours(network: str, scenes: list[Scene], given: config.Config, load: Load) ->
         channels_last=train.channels_last,
         device=engine.default_device(),
         total_steps=load.planned,
-        aux_weight=train.aux_weight,
+        aux_weight=AUX_WEIGHT,
         seed=0,
     )
     begun = seconds = 0.0

@@ -95,6 +95,8 @@ def test_the_cpp_of_a_package_belongs_to_it(project: Path) -> None:
     (project / "roadseg/parts/one.h").write_text("extern int one;\n")
     assert {Path("src/roadseg/parts/one.cpp"), Path("src/roadseg/parts/one.h")} <= set(closure.of_stage("work"))
     before = closure.digest(["roadseg.parts.one"]), closure.digest(["roadseg.base"])
+    (project / "roadseg/parts/one.cpp").write_text("// As many\n// as there are.\n\nint one\n    = 1; // not 2\n")
+    assert closure.digest(["roadseg.parts.one"]) == before[0], "comments and layout do nothing"
     (project / "roadseg/parts/one.cpp").write_text("int one = 2;\n")
     assert closure.digest(["roadseg.parts.one"]) != before[0]
     assert closure.digest(["roadseg.base"]) == before[1]

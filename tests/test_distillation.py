@@ -14,7 +14,7 @@ from roadseg import distillation, engine, labels, nets
 from roadseg.config import Distil
 from roadseg.distillation import DISTILLATIONS
 from roadseg.engine import Teacher
-from roadseg.engine.fit import _imitate
+from roadseg.engine.fit import _backward, _imitate
 from roadseg.errors import UserError
 from roadseg.stages import teacher
 from tests.test_engine import Net, Scenes, begin
@@ -142,6 +142,21 @@ def test_a_teachers_answers_alone_teach() -> None:
         agreements[name] = np.trace(mine.sum(0)) / np.trace(its.sum(0))
     assert min(agreements["channel"], agreements["logit"]) > 0.9 > agreements[None] + 0.1, agreements
     assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
+
+
+def test_of_mixed_images_what_either_ignores_is_not_imitated() -> None:
+    asked = []
+
+    def imitation(student: torch.Tensor, other: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        asked.append(target)
+        return 0 * student.sum()
+
+    labels_BHW = torch.ones(2, 32, 64, dtype=torch.uint8)
+    labels_BHW[0, :, :8], labels_BHW[1, :, 56:] = 255, 255
+    training = begin(1, teacher=Teacher(Net(), imitation, 1.0), mixup=0.2)
+    _backward(training, torch.zeros(2, 32, 64, 3, dtype=torch.uint8), labels_BHW)
+    (target,) = asked
+    assert (target[:, :, :8] == 255).all() and (target[:, :, 56:] == 255).all() and (target[:, :, 8:56] == 1).all()
 
 
 def exported(folder: Path, **changes: object) -> Path:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from roadseg import kernels, losses
 from roadseg.kernels import library
+from roadseg.labels import IGNORE
 from roadseg.losses.pixels import Pixels
 from roadseg.nets import cpu_layers
 from tests.compiler import needs_compiler
@@ -341,11 +342,11 @@ def test_parameters_that_do_not_fit() -> None:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return functional.nll_loss(logits.log_softmax(dim=1), target, ignore_index=losses.IGNORE, reduction="none")
+    return functional.nll_loss(logits.log_softmax(dim=1), target, ignore_index=IGNORE, reduction="none")
 
 
 def regions(logits: Tensor, target: Tensor) -> Tensor:
-    labelled = target != losses.IGNORE
+    labelled = target != IGNORE
     probabilities = logits.softmax(dim=1).movedim(1, 3)[labelled]
     truth = functional.one_hot(target[labelled], logits.shape[1]).to(logits.dtype)
     return torch.stack([(probabilities * truth).sum(dim=0), probabilities.sum(dim=0), truth.sum(dim=0)])
@@ -366,18 +367,18 @@ def test_what_is_computed_of_logits_is_torchs(
     torch.manual_seed(0)
     logits = (torch.randn(3, classes, *size) * spread).requires_grad_()
     target = torch.randint(0, classes, (3, *size))
-    target[torch.rand(target.shape) < 0.2] = losses.IGNORE
-    found = kernel.apply(logits, target, losses.IGNORE)
+    target[torch.rand(target.shape) < 0.2] = IGNORE
+    found = kernel.apply(logits, target, IGNORE)
     exact = logits.detach().double().requires_grad_()
     wanted = REFERENCES[kernel](exact, target)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-6)
     if kernel is kernels.CrossEntropy:
-        assert not found[target == losses.IGNORE].any()
+        assert not found[target == IGNORE].any()
     given = torch.randn(found.shape)
     (gradient,) = torch.autograd.grad(found, logits, given)
     (of_exact,) = torch.autograd.grad(wanted, exact, given.double())
     torch.testing.assert_close(gradient.double(), of_exact, rtol=1e-4, atol=3e-6)
-    assert not gradient.movedim(1, 3)[target == losses.IGNORE].any()
+    assert not gradient.movedim(1, 3)[target == IGNORE].any()
 
 
 SIZES = [
@@ -400,8 +401,8 @@ def test_what_is_computed_of_enlarged_logits_is_torchs(
     torch.manual_seed(0)
     logits = (torch.randn(3, 11, *old) * spread).requires_grad_()
     target = torch.randint(0, 11, (3, *new))
-    target[torch.rand(target.shape) < 0.2] = losses.IGNORE
-    found = kernel.apply(logits, target, losses.IGNORE)
+    target[torch.rand(target.shape) < 0.2] = IGNORE
+    found = kernel.apply(logits, target, IGNORE)
     exact = logits.detach().double().requires_grad_()
     wanted = REFERENCES[kernel](functional.interpolate(exact, size=new, mode="bilinear"), target)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6 * spread)
@@ -421,7 +422,7 @@ def test_of_enlarged_logits_it_is_the_same_by_any_number_of_threads(
     found = []
     for count in (1, 2, 5, 40):
         monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
-        made = kernel.apply(logits, target, losses.IGNORE)
+        made = kernel.apply(logits, target, IGNORE)
         found.append((made, *torch.autograd.grad(made.square().sum(), logits)))
     assert all(one.equal(other) for again in found[1:] for one, other in zip(found[0], again))
 
@@ -451,7 +452,7 @@ def test_no_logits_of_the_targets_size_are_made(name: str) -> None:
 @needs_compiler
 def test_the_sum_of_a_pixels_gradient_is_zero() -> None:
     logits, target = torch.randn(2, 19, 30, 40, requires_grad=True), torch.randint(0, 19, (2, 30, 40))
-    (found,) = torch.autograd.grad(kernels.CrossEntropy.apply(logits, target, losses.IGNORE).sum(), logits)
+    (found,) = torch.autograd.grad(kernels.CrossEntropy.apply(logits, target, IGNORE).sum(), logits)
     assert found.sum(dim=1).abs().max() < 1e-6
 
 
@@ -460,7 +461,7 @@ def test_logits_that_are_no_numbers_make_a_loss_that_is_none() -> None:
     for broken in (float("nan"), float("inf")):
         logits = torch.randn(1, 5, 4, 6)
         logits[0, 3, 2, 2] = broken
-        found = kernels.CrossEntropy.apply(logits, torch.zeros(1, 4, 6, dtype=torch.int64), losses.IGNORE)
+        found = kernels.CrossEntropy.apply(logits, torch.zeros(1, 4, 6, dtype=torch.int64), IGNORE)
         assert found.isfinite().sum() == 23
         assert not found[0, 2, 2].isfinite()
 
@@ -468,9 +469,9 @@ def test_logits_that_are_no_numbers_make_a_loss_that_is_none() -> None:
 @needs_compiler
 def test_an_ignored_class_counts_nowhere() -> None:
     logits, target = torch.randn(2, 5, 9, 13, requires_grad=True), torch.randint(0, 5, (2, 9, 13))
-    moved = torch.where(target == 3, losses.IGNORE, target)
+    moved = torch.where(target == 3, IGNORE, target)
     for kernel in (kernels.CrossEntropy, kernels.Regions):
-        found, wanted = (kernel.apply(logits, *given) for given in ((target, 3), (moved, losses.IGNORE)))
+        found, wanted = (kernel.apply(logits, *given) for given in ((target, 3), (moved, IGNORE)))
         assert found.equal(wanted)
         assert torch.autograd.grad(found.sum(), logits)[0].equal(torch.autograd.grad(wanted.sum(), logits)[0])
 
@@ -482,7 +483,7 @@ def test_a_target_that_is_no_class_is_an_error(kernel: type[Function], wrong: in
     target = torch.zeros(1, 4, 6, dtype=torch.int64)
     target[0, 1, 1] = wrong
     with pytest.raises(IndexError, match="5 classes nor 255"):
-        kernel.apply(torch.randn(1, 5, 4, 6), target, losses.IGNORE)
+        kernel.apply(torch.randn(1, 5, 4, 6), target, IGNORE)
     with pytest.raises(IndexError):  # by way of the losses, as torch's own
         losses.build("cross_entropy")(torch.randn(1, 5, 4, 6), target)
 
@@ -492,7 +493,7 @@ def test_a_target_that_is_no_class_is_an_error(kernel: type[Function], wrong: in
 @pytest.mark.parametrize("target", [torch.zeros(4, 6).long(), torch.zeros(2, 4, 6).long(), torch.zeros(1, 4, 6)])
 def test_a_target_of_another_shape_or_type_is_refused(kernel: type[Function], target: Tensor) -> None:
     with pytest.raises(ValueError, match="must be float32 BCHW"):
-        kernel.apply(torch.randn(1, 5, 4, 6), target, losses.IGNORE)
+        kernel.apply(torch.randn(1, 5, 4, 6), target, IGNORE)
 
 
 @needs_compiler
@@ -500,7 +501,7 @@ def test_a_target_of_another_shape_or_type_is_refused(kernel: type[Function], ta
 @pytest.mark.parametrize("shape", [(1, 5), (5, 4, 6), (1, 5, 1, 4, 6), (1, 5, 0, 6)])
 def test_logits_of_other_dimensions_are_refused(kernel: type[Function], shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be float32 BCHW"):
-        kernel.apply(torch.randn(*shape), torch.zeros(1, 4, 6, dtype=torch.int64), losses.IGNORE)
+        kernel.apply(torch.randn(*shape), torch.zeros(1, 4, 6, dtype=torch.int64), IGNORE)
 
 
 @needs_compiler
@@ -508,18 +509,18 @@ def test_logits_of_other_dimensions_are_refused(kernel: type[Function], shape: t
 def test_logits_of_another_layout_are_refused(kernel: type[Function]) -> None:
     logits, target = torch.randn(1, 5, 4, 6), torch.zeros(1, 4, 6, dtype=torch.int64)
     with pytest.raises(ValueError, match="contiguous"):
-        kernel.apply(logits.to(memory_format=torch.channels_last), target, losses.IGNORE)
+        kernel.apply(logits.to(memory_format=torch.channels_last), target, IGNORE)
     with pytest.raises(ValueError, match="contiguous"):
-        kernel.apply(logits, torch.zeros(1, 6, 4, dtype=torch.int64).mT, losses.IGNORE)
+        kernel.apply(logits, torch.zeros(1, 6, 4, dtype=torch.int64).mT, IGNORE)
 
 
 @needs_compiler
 def test_cross_entropy_does_not_ask_what_torchs_default_type_is() -> None:
     logits, target = torch.randn(1, 5, 40, 60), torch.randint(0, 5, (1, 40, 60))
-    wanted = kernels.CrossEntropy.apply(logits, target, losses.IGNORE)
+    wanted = kernels.CrossEntropy.apply(logits, target, IGNORE)
     torch.set_default_dtype(torch.float64)
     try:
-        assert kernels.CrossEntropy.apply(logits, target, losses.IGNORE).equal(wanted)
+        assert kernels.CrossEntropy.apply(logits, target, IGNORE).equal(wanted)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -531,7 +532,7 @@ def test_regions_are_the_same_by_any_number_of_threads(monkeypatch: pytest.Monke
     given, found = torch.randn(3, 11), []
     for count in (1, 2, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
-        sums = kernels.Regions.apply(logits, target, losses.IGNORE)
+        sums = kernels.Regions.apply(logits, target, IGNORE)
         found.append((sums, *torch.autograd.grad(sums, logits, given)))
     assert all(one.equal(other) for again in found[1:] for one, other in zip(found[0], again))
 
@@ -541,7 +542,7 @@ def test_a_region_of_millions_of_pixels_loses_none() -> None:
     """Added up in float32, tile by tile, they are wrong by 1e-6."""
     torch.manual_seed(0)
     logits, target = torch.randn(2, 3, 1500, 2000), torch.randint(0, 3, (2, 1500, 2000))
-    sums = kernels.Regions.apply(logits, target, losses.IGNORE)
+    sums = kernels.Regions.apply(logits, target, IGNORE)
     torch.testing.assert_close(sums.double(), regions(logits.double(), target), rtol=2e-7, atol=0)
 
 
@@ -558,7 +559,7 @@ def test_regions_of_logits_that_are_no_numbers_make_a_loss_that_is_none(name: st
 @pytest.mark.parametrize("name", ["soft_dice", "jaccard"])
 def test_losses_of_regions_take_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     logits, target = torch.randn(2, 5, 40, 60, requires_grad=True), torch.randint(0, 5, (2, 40, 60))
-    target[:, :9] = losses.IGNORE
+    target[:, :9] = IGNORE
     by_kernel = losses.build(name)(logits, target)
     assert calls(losses.build("soft_dice + jaccard")(logits, target), "RegionsBackward") == 1, "they share their sums"
     monkeypatch.setattr(Pixels, "fit_kernels", False)
@@ -585,7 +586,7 @@ def calls(value: Tensor, name: str) -> int:
 @OF_LOGITS
 def test_a_second_derivative_is_refused(kernel: type[Function]) -> None:
     logits = torch.randn(1, 5, 4, 6, requires_grad=True)
-    made = kernel.apply(logits, torch.zeros(1, 4, 6, dtype=torch.int64), losses.IGNORE)
+    made = kernel.apply(logits, torch.zeros(1, 4, 6, dtype=torch.int64), IGNORE)
     weight = torch.rand(made.shape, requires_grad=True)
     (gradient,) = torch.autograd.grad((weight * made).sum(), logits, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):

@@ -96,7 +96,7 @@ def test_scenes_of_the_commonest_size_are_chosen(monkeypatch: pytest.MonkeyPatch
 
 def test_parts_of_a_batch_are_those_of_training_but_no_more_than_scenes(workspace: Path) -> None:
     given = prepared(sources=STREETS, train={"parts": 8})
-    looks = overfit.learn(given, "fastscnn", overfit.chosen(given, 2), 19, steps=1, goal=1.0)
+    looks = overfit.learn(given, "fastscnn", overfit.chosen(given, 2), steps=1, goal=1.0)
     assert [look.parts for look in looks] == [2]
 
 
@@ -129,5 +129,5 @@ def test_four_real_scenes_are_learnt_by_heart(workspace: Path, network: str) -> 
     )
     few = overfit.chosen(given, 4)
     assert (len(few), few.size) == (4, (360, 480))
-    *_, last = overfit.learn(given, network, few, 11, steps=overfit.STEPS, goal=0.9)
+    *_, last = overfit.learn(given, network, few, steps=overfit.STEPS, goal=0.9)
     assert last.miou >= 0.9

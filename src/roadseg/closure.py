@@ -1,7 +1,7 @@
 """Which of our own modules a module needs, read from the source without running it.
 
-Two users: dvc.yaml, whose stages name their code as dependencies (tests/test_seams.py compares), and the latency table,
-which is timed again only when a network's code has changed. After a change of imports, write dvc.yaml's lists anew:
+dvc.yaml's stages name their code as dependencies (tests/test_seams.py compares), and latencies, trainings and searches
+are kept under names that change with their code. After a change of imports, write dvc.yaml's lists anew:
 
     python -m roadseg.closure
 """
@@ -59,7 +59,8 @@ def digest(modules: Iterable[str], *, imports: bool = True) -> str:
         tree = _without_texts(_parsed(module))
         total.update(f"{module}\n{ast.dump(tree)}\n".encode())
         for file in _compiled(module):
-            total.update(re.sub(r"//.*|\s+", " ", file.read_text(encoding="utf-8")).encode())
+            code = re.sub(r"//.*", "", file.read_text(encoding="utf-8"))
+            total.update(" ".join(code.split()).encode())
     return total.hexdigest()
 
 

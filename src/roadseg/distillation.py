@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from roadseg.errors import UserError
-from roadseg.losses import IGNORE
+from roadseg.labels import IGNORE
 from roadseg.losses.pixels import mean
 
 Imitation = Callable[[Tensor, Tensor, Tensor], Tensor]

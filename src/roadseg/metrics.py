@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-IGNORE = 255
+from roadseg.labels import IGNORE
+
 INTERVAL = (2.5, 50.0, 97.5)
 """Percentiles: a 95 % interval and its median."""
 

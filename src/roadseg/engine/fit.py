@@ -26,7 +26,8 @@ from roadseg import distributed
 from roadseg.engine import memory
 from roadseg.engine.training import LossFunction, Teacher, Training
 from roadseg.errors import StageFailure
-from roadseg.losses import IGNORE, boundary, reduced
+from roadseg.labels import IGNORE
+from roadseg.losses import boundary, reduced
 from roadseg.losses.pixels import Pixels
 from roadseg.scenes.augment import normalise
 from roadseg.scenes.batches import Batch, Batches, prefetch
@@ -77,8 +78,8 @@ def fit(
     resumed run must be given the same batches.
 
     A loss that is not finite takes training back to the last report, with half the learning rate from there on, at most
-    `setbacks` times. Raises Diverged on the next, and StageFailure where one crop alone does not fit into the device's
-    memory.
+    `setbacks` times. Raises Diverged on the next, and StageFailure where one crop alone, the optimizer's step or a part
+    of one of several processes does not fit into the device's memory, or one crop is too small for batch norm.
     """
     on_cpu, first = training.device.type == "cpu", training.step
     if on_cpu:
@@ -97,9 +98,8 @@ def fit(
                 if not math.isfinite(loss + gradient) or (due and not _finite(training.net)):
                     if good is None or training.setbacks >= setbacks:
                         raise _diverged(training, loss, gradient, batches)
-                    had = training.setbacks
+                    good["setbacks"] = training.setbacks + 1
                     training.load(good)
-                    training.setbacks = had + 1
                     losses.clear()
                     break
                 training.step += 1
@@ -277,14 +277,15 @@ def _loss(training: Training, views: Sequence[_View]) -> Tensor:
     image = pictures[0] if len(views) == 1 else views[0].weight * pictures[0] + views[1].weight * pictures[1]
     if not training.channels_last:
         image = image.contiguous()
-    with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
+    with training.autocast():
         outputs = training.forward(image)
     targets = [view.labels.to(training.device, non_blocking=True).long() for view in views]
     loss = torch.zeros((), device=training.device)
     for view, target in zip(views, targets, strict=True):
         loss = loss + view.weight * view.share * _weigh(training.loss, outputs, target, training.aux_weight)
     if training.teacher:
-        imitation = _imitate(training, training.teacher, image, outputs, targets[0])
+        known = targets[0].where(targets[-1] != IGNORE, IGNORE)  # of mixed images, what neither has as padding
+        imitation = _imitate(training, training.teacher, image, outputs, known)
         loss = loss + views[0].share * training.teacher.weight * imitation
     return loss
 
@@ -304,7 +305,7 @@ def _imitate(
     training: Training, teacher: Teacher, images: Tensor, outputs: Tensor | Sequence[Tensor], target: Tensor
 ) -> Tensor:
     """How far the main output is from the teacher's answer to the same images."""
-    with torch.no_grad(), torch.autocast(training.device.type, training.dtype, training.dtype != torch.float32):
+    with torch.no_grad(), training.autocast():
         answer = teacher.net(images)
     main = outputs if isinstance(outputs, Tensor) else outputs[0]
     return teacher.loss(Pixels(main, target).logits, answer.float(), target)

@@ -30,18 +30,13 @@ def resolve(precision: str, device: torch.device | str) -> torch.dtype:
     """The dtype of autocast; float32 means no autocast.
 
     "auto" is bfloat16 where it is native, else float16 on a GPU (with a gradient scaler) and float32 on a CPU. A named
-    precision is taken at its word: a CPU that has to emulate it takes several times as long. Raises UserError for a
-    wrong name.
+    precision, one of `PRECISIONS`, is taken at its word: a CPU that has to emulate it takes several times as long.
     """
     kind = torch.device(device).type
     if precision == "auto":
         if native_bf16(device):
             return torch.bfloat16
         return torch.float16 if kind == "cuda" else torch.float32
-    if precision not in PRECISIONS:
-        raise UserError(
-            f"train.precision (params.yaml) is {precision!r}, must be one of: auto, {', '.join(PRECISIONS)}"
-        )
     return PRECISIONS[precision]
 
 

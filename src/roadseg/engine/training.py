@@ -51,17 +51,21 @@ class Training:
     channels_last: bool
     total_steps: int
     seed: int
-    mixup: float = 0.0
+    mixup: float
     """Of the Beta distribution that the share of the other image is drawn from; 0 mixes nothing."""
-    clip: float | None = None
+    clip: float | None
     """Largest norm of the gradient; None does not clip."""
-    parts: int = 1
+    parts: int
     """In how many parts a batch goes through, one after another."""
     setbacks: int = 0
     """How often training went back."""
     step: int = 0
     """Optimiser steps done."""
     seconds: float = 0.0
+
+    def autocast(self) -> torch.autocast:
+        """The context in which networks compute."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def state(self) -> dict[str, Any]:
         """All that a resume needs: a live view for `roadseg.checkpoint.save`, not a copy."""
@@ -124,7 +128,8 @@ def start(
     roadseg.engine.precision. aux_weight: of the loss of each auxiliary head (all that a training forward returns after
     its first output). teacher: imitated by the main output, and moved to `device` too.
 
-    Within `roadseg.distributed.joined` the processes' networks train as one.
+    Within `roadseg.distributed.joined` the processes' networks train as one. Raises UserError for a wrong optimizer,
+    and where torch.compile cannot be trusted (see roadseg.engine.precision).
     """
     device = torch.device(device)
     dtype = resolve(precision, device)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from roadseg import named
 from roadseg.errors import UserError
-from roadseg.losses.boundaries import boundaries, boundary, edge
-from roadseg.losses.pixels import IGNORE, Loss, cross_entropy, focal, ohem, reduced, weighted_cross_entropy
+from roadseg.losses.boundaries import boundary, edge
+from roadseg.losses.pixels import Loss, cross_entropy, focal, ohem, reduced, weighted_cross_entropy
 from roadseg.losses.regions import dice, jaccard, lovasz, soft_dice
 
-__all__ = ["IGNORE", "LOSSES", "Loss", "boundaries", "boundary", "build", "reduced"]
+__all__ = ["LOSSES", "Loss", "boundary", "build", "reduced"]
 
 LOSSES: dict[str, Callable[..., Loss]] = {
     "cross_entropy": cross_entropy,

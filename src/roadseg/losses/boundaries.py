@@ -5,7 +5,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from roadseg.distributed import total
-from roadseg.losses.pixels import IGNORE, Loss, Pixels, mean
+from roadseg.labels import IGNORE
+from roadseg.losses.pixels import Loss, Pixels, mean
 
 
 def edge() -> Loss:
@@ -32,7 +33,7 @@ def boundary(logits: Tensor, target: Tensor) -> Tensor:
     another class; an ignored neighbour makes none. Positions without a labelled pixel count nowhere.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        truth, labelled = boundaries(target, logits.shape[-2:])
+        truth, labelled = _boundaries(target, logits.shape[-2:])
         said = logits[:, 0].float()
         per_pixel = functional.binary_cross_entropy_with_logits(said, truth, reduction="none")
         probability = said.sigmoid() * labelled
@@ -41,7 +42,7 @@ def boundary(logits: Tensor, target: Tensor) -> Tensor:
         return mean(per_pixel, labelled) + dice * (total(labelled.sum()) > 0)
 
 
-def boundaries(target: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _boundaries(target: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Of target int64 BHW: float32 [B, *size], 1 where classes meet in a position, and 1 where it has a label."""
     edges = torch.zeros_like(target, dtype=torch.float32)
     right, lower = _differences(target)

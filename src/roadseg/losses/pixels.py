@@ -11,9 +11,8 @@ from torch.nn import functional
 
 from roadseg import kernels
 from roadseg.distributed import averaged
+from roadseg.labels import IGNORE
 from roadseg.named import in_range
-
-IGNORE = 255
 
 
 class Pixels:

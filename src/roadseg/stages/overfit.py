@@ -66,7 +66,7 @@ def run(
     names = tuple(networks) or config.search.networks
     nets.known(names)
     paths.folder(out)
-    few, classes = chosen(config, scenes), len(sources.space_of(config).classes)
+    few = chosen(config, scenes)
     for line in few.left_out:
         print(f"left out: {line}")
     scenes = len(few)
@@ -76,7 +76,7 @@ def run(
             bar = progress.add_task(name, total=steps)
             looks = [Look(0, float("nan"), 0.0, 0.0)]
             try:
-                for look in learn(config, name, few, classes, steps=steps, goal=goal):
+                for look in learn(config, name, few, steps=steps, goal=goal):
                     looks.append(look)
                     progress.update(bar, completed=look.step, description=f"{name}: mIoU {look.miou:.1%}")
             except StageFailure as error:
@@ -114,22 +114,20 @@ def chosen(config: Config, scenes: int) -> Pack:
     return pack(few, long_side=settings.long_side, own_labels=False, skip_unreadable=skip, limit_gb=settings.cache_gb)
 
 
-def learn(
-    config: Config, network: str, few: Pack, classes: int, *, steps: int, goal: float, device: str | None = None
-) -> Iterator[Look]:
+def learn(config: Config, network: str, few: Pack, *, steps: int, goal: float) -> Iterator[Look]:
     """Trains until the goal is reached or the steps are done, with a Look now and then. All scenes make one batch.
 
     The loss is `LOSS`, with class weights of these scenes: of those tried it learns four scenes in the fewest steps,
     thin classes included. The peak learning rate is the middle of the search's range.
     """
-    settings = config.train
-    device = device or engine.default_device()
+    settings, device = config.train, engine.default_device()
+    names = sources.space_of(config).classes
     labels = [few[scene][1] for scene in range(len(few))]
-    counts = np.array([masks.histogram(label)[:classes] for label in labels])
+    counts = np.array([masks.histogram(label)[: len(names)] for label in labels])
     weights = class_weights(counts, np.array([label.size for label in labels]))
     torch.manual_seed(config.seed)
-    net = nets.build(network, classes)
-    if left := initial.load(net, settings.initial, sources.space_of(config).classes):
+    net = nets.build(network, len(names))
+    if left := initial.load(net, settings.initial, names):
         print(f"{network} starts from {settings.initial}, but for:\n{initial.described(left, most=len(left))}")
     training = engine.start(
         net,
@@ -150,7 +148,7 @@ def learn(
     begun = time.perf_counter()
     batches = Batches(few, even(steps, len(few), few.size), seed=config.seed, augmentation=None)
     for report in engine.fit(training, batches, report_every=-(-steps // LOOKS)):
-        matrices = engine.evaluate(training.ema.net, few, classes=classes, device=device)
+        matrices = engine.evaluate(training.ema.net, few, classes=len(names), device=device)
         miou = scores(matrices.sum(axis=0)).miou
         yield Look(report.step, report.loss, miou, time.perf_counter() - begun, report.parts)
         if miou >= goal:

@@ -38,8 +38,9 @@ if TYPE_CHECKING:  # a training's key is a digest of what it imports: records an
     from roadseg.tracking import Run
 
 
-WITHOUT_EFFECT = {"workers", "cache_gb", "keep"}
-"""Settings of `train` that change nothing about a training: a resumed one may have others."""
+WITHOUT_EFFECT = {"workers", "cache_gb", "keep", "skip_unreadable"}
+"""Settings of `train` that change nothing about a training, but for the scenes that are left out, which `key` has: a
+resumed one may have others."""
 
 
 LONGEST = 80
@@ -133,11 +134,6 @@ class Course:
         digest = hashlib.sha256(scenes.read_bytes()).hexdigest()[:12]
         run.dataset(pd.read_csv(scenes), "+".join(self.config.data.trained), digest)
 
-    @property
-    def batch_pixels(self) -> int:
-        """Pixels of one step, whatever the crop."""
-        return self.config.train.batch * math.prod(self.train.size)
-
     def network(self, recipe: Recipe, seed: int) -> tuple[nn.Module, list[str]]:
         """The seeded network with the weights that it starts from, and a line for each weight that was not loaded."""
         torch.manual_seed(seed)
@@ -147,7 +143,8 @@ class Course:
     def plan(self, crop: float, epochs: float) -> Plan:
         """What `epochs` of crops of that share see, step by step. UserError where mixup has nothing to mix."""
         pixels, processes = int(epochs * self.train.pixels), self.config.train.processes
-        made = plan(pixels, self.batch_pixels, self.crop(crop), self.config.train.phases, processes)
+        of_step = self.config.train.batch * math.prod(self.train.size)
+        made = plan(pixels, of_step, self.crop(crop), self.config.train.phases, processes)
         if self.config.train.mixup and min(phase.crops for phase in made.phases) < 2 * processes:
             raise UserError(
                 f"params.yaml: train.mixup: a step has one crop (share {crop:g}) of each process, and mixup "
