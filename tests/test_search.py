@@ -212,7 +212,8 @@ def test_runs_hold_every_setting(course: Course) -> None:
     ((name, params),) = parent.children
     assert name.startswith("trial-0-")
     config = settings()
-    shared = config.train.model_dump(exclude={"epochs", "workers", "cache_gb", "keep"})  # which change no training
+    without = {"epochs", "workers", "cache_gb", "keep", "skip_unreadable"}  # these change no training by themselves
+    shared = config.train.model_dump(exclude=without)
     assert params.items() >= shared.items() and "workers" not in params
     assert (params["epochs"], params["seed"]) == (config.search.epochs, config.seed)
 
