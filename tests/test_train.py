@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from roadseg import checkpoint, config, kernels, paths
 from roadseg.engine import Report
 from roadseg.errors import UserError
 from roadseg.metrics import Scores
+from roadseg.scenes import index
 from roadseg.stages import profile, score, train, trainable, training
 from roadseg.stages.stage import stage
 from roadseg.stages.training import Course, Recipe
@@ -105,6 +107,17 @@ def test_what_computes_is_part_of_a_trainings_name(workspace: Path, monkeypatch:
     by_torch = training.key(course, ["enet"])
     monkeypatch.setattr(kernels, "compiled", lambda: "compiled")
     assert training.key(course, ["enet"]) != by_torch
+
+
+def test_leave_to_skip_scenes_changes_a_trainings_name_only_where_one_is_skipped(workspace: Path) -> None:
+    given = prepared(sources=STREETS)
+    profile.run(given)
+    whole = training.key(Course.open(given), ["enet"])
+    given = given.model_copy(update={"train": given.train.model_copy(update={"skip_unreadable": True})})
+    assert training.key(Course.open(given), ["enet"]) == whole
+    index.labelled(given, "train")[1].image.write_bytes(b"no image")
+    shutil.rmtree(paths.state("packs"))  # which would still have it
+    assert training.key(Course.open(given), ["enet"]) != whole
 
 
 def test_mixup_of_one_crop_is_refused(workspace: Path) -> None:
