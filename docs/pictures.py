@@ -1,12 +1,14 @@
-"""Makes the README's picture from a finished line: `python docs/pictures.py [OUT]`.
+"""Makes the README's and docs/results.md's pictures from a finished line: `python docs/pictures.py [FOLDER]`.
 
-In: the promoted bundle and the test scenes of params.yaml's sources. Out: docs/images/SOURCE.png, a row a scene: image,
-label, prediction. The scenes are spread over the split's sequences, not picked by score.
+In: the promoted bundle, the test scenes of params.yaml's sources, and the finalists' curves. Out: SOURCE.png, a row a
+scene: image, label, prediction, and SOURCE-curves.png, in docs/images/ or FOLDER. The scenes are spread over the
+split's sequences, not picked by score.
 """
 
 import sys
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
 from roadseg import figures, paths
@@ -18,7 +20,7 @@ from roadseg.scenes.sources import space_of
 ROWS = 4
 
 
-def main(out: Path | None = None) -> None:
+def main(folder: Path = Path("docs/images")) -> None:
     config = read()
     space = space_of(config)
     scenes = labelled(config, "test")
@@ -27,9 +29,10 @@ def main(out: Path | None = None) -> None:
     for scene in scenes[:: -(-len(scenes) // ROWS)]:
         image, label = judge.read(scene)
         rows.append(figures.triptych(image, label, session.run(image), space))
-    out = out or Path("docs/images") / f"{config.data.sources[0]}.png"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(figures.sheet(rows, columns=1)).save(out, optimize=True)
+    source = config.data.sources[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(figures.sheet(rows, columns=1)).save(folder / f"{source}.png", optimize=True)
+    figures.curves(pd.read_csv(paths.TRAIN / "curves.csv")).savefig(folder / f"{source}-curves.png")
 
 
 if __name__ == "__main__":

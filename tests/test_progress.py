@@ -38,6 +38,14 @@ def test_it_says_how_far_how_well_how_fast_and_in_how_much_memory(
     assert len(line.rstrip()) <= 80
 
 
+def test_a_log_has_a_line_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    reports = [replace(REPORT, step=step, seconds=10.0 + step) for step in (0, 30, 59, 60, 90, 119, 125, 184)]
+    name, *lines = shown(capsys, *(replace(report, epoch=report.step / 100) for report in reports))
+    assert name == "enet-dice"
+    assert [line.split("epoch ")[1].split("/")[0] for line in lines] == ["0.6", "1.2", "1.8"]  # the last at the end
+    assert max(map(len, lines)) <= 80
+
+
 def test_what_goes_in_more_parts_than_asked_for_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     divided = [replace(REPORT, step=step, parts=parts) for step, parts in ((1, 2), (2, 2), (3, 4), (4, 4), (5, 4))]
     said = [line for line in shown(capsys, *divided) if "out of memory" in line]

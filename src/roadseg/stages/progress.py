@@ -9,6 +9,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from roadseg.engine import Report
 
+EVERY_S = 60.0
+"""Seconds of training between two lines where there is no terminal: in a log, or on Prefect's page."""
+
 Show = Callable[[Report, float | None], None]
 """(the latest report, the latest validation mIoU 0..1 if there is one)."""
 
@@ -19,7 +22,7 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
     `parts`: in how many a batch is asked to go. That it goes in more, and each setback, is said once, on a line of its
     own.
 
-    Where there is no terminal, the line is printed once, at the end.
+    Where there is no terminal, the line is printed anew every EVERY_S seconds of training, and at the end.
     """
     columns = (BarColumn(bar_width=8), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
     # rich forgets how fast it was after 30 s, and steps may be further apart
@@ -27,12 +30,13 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
         progress.console.print(name, markup=False)  # on a line of its own: all the rest fits into 80 columns
         bar = progress.add_task("", total=1.0, said="")
         first: list[Report] = []
-        divided, setbacks = parts, 0
+        divided, setbacks, printed = parts, 0, 0.0
 
         def show(report: Report, miou: float | None) -> None:
-            nonlocal divided, setbacks
+            nonlocal divided, setbacks, printed
             if not first:
                 first.append(report)
+                printed = report.seconds
             if report.parts > divided:
                 divided = report.parts
                 note = f"out of memory: by step {report.step} a batch goes in {divided} parts (train.parts)"
@@ -48,6 +52,9 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
             said += [f"{rate:.1f} images/s"] if rate else []
             said += [f"{memory_gb():.1f} GB"]
             progress.update(bar, completed=report.step / report.total_steps, said="  ".join(said))
+            if not progress.console.is_interactive and report.seconds >= printed + EVERY_S:
+                printed = report.seconds
+                progress.console.print(progress.get_renderable())
 
         yield show
 
