@@ -33,6 +33,8 @@ fit_module, evaluate_module = (importlib.import_module(f"roadseg.engine.{name}")
 PROJECT = Path(__file__).resolve().parents[1]
 CLASSES, STEPS, SIZE = 3, 20, (64, 96)
 COMPARED = (*losses.LOSSES, *DISTILLATIONS, "boundary")
+WATCHED = "import faulthandler\nfaulthandler.dump_traceback_later(240, exit=True)\n"
+"""First in a script for torchrun: where each of its threads is, if it hangs."""
 LOSS = "dice + weighted_cross_entropy + 0.5 * jaccard + 0.5 * focal + 0.5 * edge"
 
 
@@ -148,13 +150,13 @@ def test_losses_and_their_gradients_are_those_of_the_whole_batch(tmp_path: Path)
     """All but Lovász's, which sorts each process's pixels for themselves, as its documentation says. In float32 by the
     kernels where there are any."""
     (tmp_path / "run.py").write_text(
-        "import torch\nfrom roadseg import distributed\nfrom tests.test_distributed import gradients\n"
+        f"{WATCHED}import torch\nfrom roadseg import distributed\nfrom tests.test_distributed import gradients\n"
         "with distributed.joined():\n"
         "    found = {dtype: gradients(dtype) for dtype in (torch.float32, torch.float64)}\n"
         "    torch.save(found, f'{distributed.rank()}.pt')\n"
     )
     done = torchrun("run.py", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-9000:]
     together = torch.load(tmp_path / "1.pt")
     for dtype, within in ((torch.float32, 2e-6), (torch.float64, 1e-12)):
         alone = gradients(dtype)
@@ -205,12 +207,12 @@ def test_two_processes_are_one_with_the_whole_batch(
         torch.save(net.state_dict(), start)
     script = tmp_path / "run.py"
     script.write_text(
-        "import torch\nfrom roadseg import distributed\nfrom tests.test_distributed import learnt\n"
+        f"{WATCHED}import torch\nfrom roadseg import distributed\nfrom tests.test_distributed import learnt\n"
         f"with distributed.joined():\n    result = learnt({network!r}, {dtype}, {start!r}, {compiled})\n"
         "    torch.save(result, f'{distributed.rank()}.pt')\n"
     )
     done = torchrun(str(script), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-9000:]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     alone = learnt(network, dtype, start)
     assert (alone["logits"] - logits_of(net, Textured(8, SIZE))).abs().max() > 0.03, "these steps train"
