@@ -234,7 +234,7 @@ class Search(Section):
     crops: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
     """Crop sizes as a share of the scene's height and width."""
     finalists: Positive
-    """Best trials that are trained at full budget."""
+    """Best trials that are trained at full budget: each network's best before any network's second."""
     pruner: Literal["median", "halving", "none"]
     """Which Optuna pruner stops hopeless trials; it counts in shares of a trial. Halving also compares with the reports
     of trials that were killed."""
