@@ -198,11 +198,19 @@ def test_nothing_to_choose_from_is_a_failure(course: Course) -> None:
 
 
 def test_the_median_pruner_stops_what_is_behind(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the shipped settings: two trials set the mark, a third that is behind is stopped at its second report."""
+    """With the shipped settings: a third trial is stopped at its second report, unless its network has none that came
+    to its end, and so no finalist."""
     monkeypatch.setattr(course, "worth", {"enet": 0.3, "fastscnn": 0.3, "ddrnet23slim": 0.1})
-    frame = finish(opened(course, pruner="median", trials=3)).trials()
-    assert frame["state"].tolist() == ["complete", "complete", "pruned"]
-    assert frame["reports"].tolist() == [REPORTS, REPORTS, 2]
+    course.deaths = {3: Diverged("training diverged: loss nan")}
+    study = finish(opened(course, pruner="median", trials=3))
+    for _ in range(2):
+        study.study.enqueue_trial({"network": "ddrnet23slim", "loss": "focal", "learning_rate": 0.005, "crop": 0.5})
+    study = finish(opened(course, pruner="median", trials=5, finalists=3))
+    frame = study.trials()
+    assert frame["network"].tolist()[2:] == ["ddrnet23slim"] * 3
+    assert frame["state"].tolist() == ["complete", "complete", "fail", "complete", "pruned"]
+    assert frame["reports"].tolist() == [REPORTS, REPORTS, 0, REPORTS, 2]
+    assert {recipe.network for recipe in study.finalists()} == {"enet", "fastscnn", "ddrnet23slim"}
 
 
 def test_runs_hold_every_setting(course: Course) -> None:

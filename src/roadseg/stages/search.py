@@ -153,12 +153,17 @@ class Search:
                 result, rate = look.scores, look.report.learning_rate
                 run.metrics({"loss": look.loss, "learning_rate": rate, "val_miou": result.miou}, step=step)
                 trial.report(result.miou, step)
-                if step < REPORTS - 1 and trial.should_prune():
+                if step < REPORTS - 1 and self._known(recipe.network) and trial.should_prune():
                     return result.miou, TrialState.PRUNED
         run.metrics(
             {f"iou_{name}": iou for name, iou in zip(course.space.classes, result.iou, strict=True) if iou is not None}
         )
         return result.miou, TrialState.COMPLETE
+
+    def _known(self, network: str) -> bool:
+        """Whether a trial of it came to its end. Until then none is pruned: the pruner compares it with networks that
+        learn faster, which need not end higher, and only a complete trial can be a finalist."""
+        return any(trial.params["network"] == network for trial in self.study.get_trials(states=(TrialState.COMPLETE,)))
 
     def finalists(self) -> list[Recipe]:
         """The best complete trials, the best of each network before any network's second; no two of one name.
