@@ -33,8 +33,11 @@ fit_module, evaluate_module = (importlib.import_module(f"roadseg.engine.{name}")
 PROJECT = Path(__file__).resolve().parents[1]
 CLASSES, STEPS, SIZE = 3, 20, (64, 96)
 COMPARED = (*losses.LOSSES, *DISTILLATIONS, "boundary")
-WATCHED = "import faulthandler\nfaulthandler.dump_traceback_later(240, exit=True)\n"
-"""First in a script for torchrun: where each of its threads is, if it hangs."""
+WATCHED = """import faulthandler, signal
+faulthandler.dump_traceback_later(240, exit=True)
+faulthandler.register(signal.SIGTERM, chain=True)
+"""
+"""First in a script for torchrun: one that hangs says where and ends, and so does the other, which torchrun ends."""
 LOSS = "dice + weighted_cross_entropy + 0.5 * jaccard + 0.5 * focal + 0.5 * edge"
 
 
