@@ -13,10 +13,10 @@ import statistics
 from dataclasses import asdict
 
 import pandas as pd
-from rich.progress import track
 
 from bench import context
 from roadseg import paths
+from roadseg.bar import track
 from roadseg.config import read
 from roadseg.errors import reported
 from roadseg.stages import registered, training

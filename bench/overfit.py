@@ -72,7 +72,7 @@ def row(name: str, mirror: Path) -> dict[str, object]:
     return {
         "network": name,
         "size": f"{width}x{height}",
-        "steps": last.step,
+        "steps": last.report.step,
         "schedule": overfit.STEPS,
         "miou": round(last.miou, 4),
         "seconds": round(last.seconds, 1),

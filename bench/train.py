@@ -29,7 +29,6 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageEnhance
-from rich.progress import track
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
@@ -37,6 +36,7 @@ from bench import course
 from bench.overfit import settings
 from bench.study import processor
 from roadseg import config, engine, losses, nets, schedules
+from roadseg.bar import track
 from roadseg.engine import precision
 from roadseg.errors import reported
 from roadseg.nets import counts

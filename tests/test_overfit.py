@@ -97,7 +97,7 @@ def test_scenes_of_the_commonest_size_are_chosen(monkeypatch: pytest.MonkeyPatch
 def test_parts_of_a_batch_are_those_of_training_but_no_more_than_scenes(workspace: Path) -> None:
     given = prepared(sources=STREETS, train={"parts": 8})
     looks = overfit.learn(given, "fastscnn", overfit.chosen(given, 2), steps=1, goal=1.0)
-    assert [look.parts for look in looks] == [2]
+    assert [look.report.parts for look in looks] == [2]
 
 
 def test_a_network_that_memory_does_not_hold_costs_the_others_nothing(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from rich.progress import track
 
+from roadseg.bar import track
 from roadseg.deploy.engines import Session
 from roadseg.errors import UserError
 from roadseg.metrics import confusion

@@ -6,8 +6,8 @@ It is the bundle's own run.py with a progress bar around it, so the ids are the 
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 
+from roadseg.bar import track
 from roadseg.deploy import run
 from roadseg.errors import UserError
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from roadseg import closure, nets, paths
+from roadseg.bar import track
 from roadseg.deploy import device, engines, export, latency, memory
 from roadseg.deploy.engines import Form
 

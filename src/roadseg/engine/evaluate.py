@@ -11,11 +11,11 @@ from itertools import product
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadseg import distributed
+from roadseg.bar import track
 from roadseg.engine import memory
 from roadseg.errors import StageFailure
 from roadseg.metrics import confusion
@@ -72,7 +72,7 @@ def evaluate(
 
     try:
         own = range(distributed.rank(), len(pack), distributed.size())
-        for scene in track(own, description=progress or "", disable=progress is None, transient=True):
+        for scene in own if progress is None else track(own, progress, transient=True):
             image, label = pack[scene]
             try:
                 with memory.recognised():

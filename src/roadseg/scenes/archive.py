@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from rich.progress import track
-
+from roadseg.bar import track
 from roadseg.errors import UserError
 from roadseg.scenes.sources.source import Archive
 

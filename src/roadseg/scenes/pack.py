@@ -29,9 +29,9 @@ from pathlib import Path
 import numpy as np
 import PIL
 from PIL import Image
-from rich.progress import track
 
 from roadseg import paths
+from roadseg.bar import track
 from roadseg.errors import UserError
 from roadseg.scenes import png
 from roadseg.scenes.index import Scene

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from rich.progress import track
+from roadseg.bar import track
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

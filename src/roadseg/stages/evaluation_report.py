@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from roadseg import figures, paths
+from roadseg.bar import track
 from roadseg.config import Config
 from roadseg.deploy import judge, slices, tables
 from roadseg.deploy.engines import Session

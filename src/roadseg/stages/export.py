@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from safetensors.torch import save_file
 from torch import nn
 
 from roadseg import checkpoint, labels, nets, paths
+from roadseg.bar import track
 from roadseg.config import Config
 from roadseg.deploy import engines, judge
 from roadseg.deploy.engines import Session

@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from roadseg import engine, figures, losses, nets, paths, schedules
 from roadseg.config import Config
@@ -29,6 +27,7 @@ from roadseg.scenes.pack import Pack, pack
 from roadseg.scenes.plan import even
 from roadseg.stages import registered
 from roadseg.stages.profile import class_weights
+from roadseg.stages.progress import live
 
 STEPS = 1200
 """Of the schedule. Over 400 ENet, MiT and Swin stay below 90 %; who is quick stops early, and loses nothing by it."""
@@ -43,13 +42,11 @@ EMA = 0.8
 class Look:
     """How far a network is."""
 
-    step: int
-    loss: float
+    report: engine.Report
     miou: float
     """Of the classes that the scenes show, 0..1."""
     seconds: float
-    parts: int = 1
-    """In how many parts the batch went through memory."""
+    """Since the first step, looks included."""
 
 
 def run(
@@ -71,28 +68,26 @@ def run(
         print(f"left out: {line}")
     scenes = len(few)
     rows, below = [], []
-    with Progress() as progress:
-        for name in names:
-            bar = progress.add_task(name, total=steps)
-            looks = [Look(0, float("nan"), 0.0, 0.0)]
-            try:
+    for name in names:
+        looks: list[Look] = []
+        try:
+            with live(name, epochs=steps, scenes=scenes, parts=min(config.train.parts, scenes)) as show:
                 for look in learn(config, name, few, steps=steps, goal=goal):
+                    show(look.report, look.miou)
                     looks.append(look)
-                    progress.update(bar, completed=look.step, description=f"{name}: mIoU {look.miou:.1%}")
-            except StageFailure as error:
-                progress.console.print(f"{name}: {error}", markup=False)
+                    rows.append((name, look.report.step, look.report.loss, look.miou))
+        except StageFailure as error:
+            print(f"{name}: {error}")
+        learns = bool(looks) and looks[-1].miou >= goal
+        below += [name] * (not learns)
+        if looks:
             last = looks[-1]
-            progress.remove_task(bar)
-            verdict = "learns" if last.miou >= goal else "does not learn"
-            said = f"{name} {verdict}: mIoU {last.miou:.1%} of {scenes} scenes after {last.step} steps"
-            small = f", its batch in {last.parts} parts" if last.parts > 1 else ""
-            progress.console.print(f"{said}, {last.seconds:.0f} s{small}", markup=False)
-            rows += [{"network": name, "step": one.step, "loss": one.loss, "miou": one.miou} for one in looks[1:]]
-            below += [name] * (last.miou < goal)
+            said = f"{name} {'learns' if learns else 'does not learn'}: mIoU {last.miou:.1%} of {scenes} scenes"
+            print(f"{said} after {last.report.step} steps, {last.seconds:.0f} s")
     frame = pd.DataFrame(rows, columns=["network", "step", "loss", "miou"])
     frame.to_csv(out / "overfit.csv", index=False)
     figures.overfit(frame, goal).savefig(out / "overfit.png")
-    Console().print(f"{out / 'overfit.csv'}, {out / 'overfit.png'}", markup=False)
+    print(f"{out / 'overfit.csv'}, {out / 'overfit.png'}")
     if below:
         raise StageFailure(
             f"overfit: {', '.join(below)} stayed below mIoU {goal:.0%} on {scenes} scenes: look at the scenes with "
@@ -150,6 +145,6 @@ def learn(config: Config, network: str, few: Pack, *, steps: int, goal: float) -
     for report in engine.fit(training, batches, report_every=-(-steps // LOOKS)):
         matrices = engine.evaluate(training.ema.net, few, classes=len(names), device=device)
         miou = scores(matrices.sum(axis=0)).miou
-        yield Look(report.step, report.loss, miou, time.perf_counter() - begun, report.parts)
+        yield Look(report, miou, time.perf_counter() - begun)
         if miou >= goal:
             return

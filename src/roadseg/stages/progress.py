@@ -7,10 +7,8 @@ from contextlib import contextmanager
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from roadseg.bar import EVERY_S
 from roadseg.engine import Report
-
-EVERY_S = 60.0
-"""Seconds of training between two lines where there is no terminal: in a log, or on Prefect's page."""
 
 Show = Callable[[Report, float | None], None]
 """(the latest report, the latest validation mIoU 0..1 if there is one)."""

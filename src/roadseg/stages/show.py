@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
 
 from roadseg import figures, paths
+from roadseg.bar import track
 from roadseg.config import Config
 from roadseg.errors import UserError
 from roadseg.labels import IGNORE, LabelSpace

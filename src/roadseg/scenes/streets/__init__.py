@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
+from roadseg.bar import track
 from roadseg.config import Streets
 from roadseg.scenes.streets.drive import Drive
 from roadseg.scenes.streets.frame import draw_frame
