@@ -33,8 +33,8 @@ fit_module, evaluate_module = (importlib.import_module(f"roadseg.engine.{name}")
 PROJECT = Path(__file__).resolve().parents[1]
 CLASSES, STEPS, SIZE = 3, 20, (64, 96)
 COMPARED = (*losses.LOSSES, *DISTILLATIONS, "boundary")
-WATCHED = """import faulthandler, signal
-faulthandler.dump_traceback_later(240, exit=True)
+WATCHED = """import faulthandler, os, signal
+faulthandler.dump_traceback_later(240 + 10 * int(os.environ["RANK"]), exit=True)
 faulthandler.register(signal.SIGTERM, chain=True)
 """
 """First in a script for torchrun: one that hangs says where and ends, and so does the other, which torchrun ends."""

@@ -198,8 +198,8 @@ def test_nothing_to_choose_from_is_a_failure(course: Course) -> None:
 
 
 def test_the_median_pruner_stops_what_is_behind(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the shipped settings: a third trial is stopped at its second report, unless its network has none that came
-    to its end, and so no finalist."""
+    """With the shipped settings: a third trial is stopped at its second report, unless its network has no complete
+    one, and so no finalist."""
     monkeypatch.setattr(course, "worth", {"enet": 0.3, "fastscnn": 0.3, "ddrnet23slim": 0.1})
     course.deaths = {3: Diverged("training diverged: loss nan")}
     study = finish(opened(course, pruner="median", trials=3))
@@ -211,6 +211,14 @@ def test_the_median_pruner_stops_what_is_behind(course: Course, monkeypatch: pyt
     assert frame["state"].tolist() == ["complete", "complete", "fail", "complete", "pruned"]
     assert frame["reports"].tolist() == [REPORTS, REPORTS, 0, REPORTS, 2]
     assert {recipe.network for recipe in study.finalists()} == {"enet", "fastscnn", "ddrnet23slim"}
+
+
+def test_halving_compares_with_trials_that_it_could_not_prune(course: Course) -> None:
+    """A network's first trial is spared, and its second competes with it all the same."""
+    study = opened(course, pruner="halving", trials=2, networks=("enet",))
+    for rate in (0.02, 0.003):
+        study.study.enqueue_trial({"network": "enet", "loss": "focal", "learning_rate": rate, "crop": 0.5})
+    assert finish(study).trials()["state"].tolist() == ["complete", "pruned"]
 
 
 def test_runs_hold_every_setting(course: Course) -> None:

@@ -153,7 +153,8 @@ class Search:
                 result, rate = look.scores, look.report.learning_rate
                 run.metrics({"loss": look.loss, "learning_rate": rate, "val_miou": result.miou}, step=step)
                 trial.report(result.miou, step)
-                if step < REPORTS - 1 and self._known(recipe.network) and trial.should_prune():
+                # the pruner is asked in any case: halving remembers who came to it, for later trials to compete with
+                if step < REPORTS - 1 and trial.should_prune() and self._known(recipe.network):
                     return result.miou, TrialState.PRUNED
         run.metrics(
             {f"iou_{name}": iou for name, iou in zip(course.space.classes, result.iou, strict=True) if iou is not None}
@@ -161,8 +162,8 @@ class Search:
         return result.miou, TrialState.COMPLETE
 
     def _known(self, network: str) -> bool:
-        """Whether a trial of it came to its end. Until then none is pruned: the pruner compares it with networks that
-        learn faster, which need not end higher, and only a complete trial can be a finalist."""
+        """Whether a trial of it is complete. Until then none is pruned: the pruner compares it with networks that learn
+        faster, which need not end higher, and only a complete trial can be a finalist."""
         return any(trial.params["network"] == network for trial in self.study.get_trials(states=(TrialState.COMPLETE,)))
 
     def finalists(self) -> list[Recipe]:
