@@ -7,6 +7,7 @@ few and the trainings are short; what is tested is the line, not the model.
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -110,7 +111,12 @@ class Project:
     def run(self, *command: str, code: int = 0) -> str:
         """Both streams of the command, which must end with `code`."""
         process = self.start(*command)
-        output, _ = process.communicate(timeout=600)
+        try:
+            output, _ = process.communicate(timeout=600)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # or it runs on beside the tests that follow
+            output, _ = process.communicate()
+            raise AssertionError(f"{' '.join(command)} hangs:\n{output}") from None
         assert process.returncode == code, output
         return output
 

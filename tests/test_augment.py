@@ -101,6 +101,21 @@ def test_zoom_and_colour_are_as_strong_as_asked() -> None:
         assert 0.15 * colour <= max(far) <= 0.2 * colour * (1 + 100 / 255) + 0.01
 
 
+def test_only_what_a_crop_shows_is_read() -> None:
+    """Of a scene in a mapped file the rest stays on the disk."""
+    read: list[tuple[int, ...]] = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, where: object) -> np.ndarray:
+            found = np.asarray(self)[where]  # type: ignore[index]
+            read.append(found.shape[:2])
+            return found
+
+    image, mask = (np.zeros(shape, np.uint8).view(Watched) for shape in ((400, 600, 3), (400, 600)))
+    augmenter((64, 96), Augmentation(zoom=(2.0, 2.0)))(image, mask, 1)
+    assert read == [(32, 48), (32, 48)]
+
+
 def test_a_crop_is_told_by_its_seed_alone() -> None:
     image, mask = Scenes()[0]
     first, second = augmenter((32, 32)), augmenter((32, 32))

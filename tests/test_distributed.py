@@ -1,7 +1,9 @@
 """Two processes that train as one: against one process with the whole batch, in processes that torchrun starts."""
 
+import copy
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,7 +174,15 @@ def test_losses_and_their_gradients_are_those_of_the_whole_batch(tmp_path: Path)
 def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    with subprocess.Popen(
+        command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # or the two run on beside the tests that follow
+            _, said = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, stderr=said)
 
 
 @pytest.fixture
@@ -227,6 +237,62 @@ def test_two_processes_are_one_with_the_whole_batch(
                 first[name], value, rtol=share, atol=within, msg=f"{name}: not the whole batch's"
             )
     assert (first["matrices"].sum(dim=(1, 2)) == alone["matrices"].sum(dim=(1, 2))).all(), "every scene, once"
+
+
+def in_parts(broken: bool) -> dict[str, torch.Tensor]:
+    """The weights of a network without norms after 6 steps, each batch in two parts; `broken`: saved at the third, and
+    gone on with by another."""
+
+    def begin() -> engine.Training:
+        torch.manual_seed(0)
+        return engine.start(
+            nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, CLASSES, 1)),
+            loss=losses.build("cross_entropy", None),
+            learning_rate=0.1,
+            weight_decay=0.0,
+            schedule=Schedule(lambda progress: 1 - progress),
+            optimizer="sgd",
+            ema=0.9,
+            parts=2,
+            precision="float32",
+            channels_last=True,
+            device="cpu",
+            total_steps=6,
+            seed=3,
+        )
+
+    def fit(training: engine.Training) -> Iterator[engine.Report]:
+        part = distributed.rank(), distributed.size()
+        batches = Batches(scenes, even(6, 4, SIZE), seed=3, augmentation=None, part=part)  # type: ignore[arg-type]
+        return engine.fit(training, batches, report_every=3)
+
+    scenes = Textured(8, SIZE)
+    for number, (_, label) in enumerate(scenes.pairs):
+        label[:, : 10 * number] = 255  # so that parts have very different numbers of labelled pixels
+    training = begin()
+    for _ in fit(training):
+        if broken and training.step == 3:
+            saved = copy.deepcopy(training.state())
+            training = begin()
+            training.load(saved)
+            list(fit(training))
+            break
+    return training.net.state_dict()
+
+
+def test_batches_in_parts_and_a_resumed_training_are_the_same_with_two_processes(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(
+        f"{WATCHED}import torch\nfrom roadseg import distributed\nfrom tests.test_distributed import in_parts\n"
+        "with distributed.joined():\n    found = [in_parts(broken) for broken in (False, True)]\n"
+        "    torch.save(found, f'{distributed.rank()}.pt')\n"
+    )
+    done = torchrun("run.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-9000:]
+    alone = in_parts(False)
+    for whole, broken in (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)):
+        for name, value in alone.items():
+            assert torch.equal(broken[name], whole[name]), name
+            torch.testing.assert_close(whole[name], value)
 
 
 def test_alone_everything_is_as_it_was() -> None:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from roadseg import bar
 from roadseg.config import Shipped
 from roadseg.errors import UserError
 from roadseg.scenes import download, sources
@@ -217,6 +218,19 @@ def test_a_cut_download_goes_on_where_it_was(archive: Path, server: Server) -> N
     server.says(Answer(content, cut=500), Answer(content, cut=100), Answer(content))
     assert get(server.address).read_bytes() == content
     assert [asked for _, asked in server.asked] == [None, "bytes=500-", "bytes=600-"]
+
+
+def test_a_log_has_a_line_a_minute(
+    archive: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.says(Answer(archive.read_bytes()))
+    get(server.address)
+    quick = len(capsys.readouterr().out.splitlines())
+    monkeypatch.setattr(bar, "EVERY_S", 0.0)
+    server.says(Answer(archive.read_bytes()), path=f"/slow{PATH}")
+    get(f"{server.address}/slow")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > quick == 1 and all(line.startswith(FILE) for line in lines)
 
 
 @pytest.mark.parametrize("longer", [b"", b"and what an older file had"])

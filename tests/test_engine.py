@@ -446,6 +446,42 @@ def test_every_optimizer_learns_and_resumes(optimizer: str) -> None:
     assert (group["betas"][0] if "betas" in group else group["momentum"]) == pytest.approx(0.95, abs=0.03)
 
 
+@pytest.mark.parametrize(
+    ("text", "torchs"),
+    [
+        ("adamw", partial(torch.optim.AdamW, betas=(0.9, 0.999))),
+        ("adamw(beta1=0.7, beta2=0.9)", partial(torch.optim.AdamW, betas=(0.7, 0.9))),
+        ("adam(beta1=0.8, beta2=0.95)", partial(torch.optim.Adam, betas=(0.8, 0.95))),
+        ("sgd", partial(torch.optim.SGD, momentum=0.9)),
+        ("sgd(momentum=0.6, nesterov=1)", partial(torch.optim.SGD, momentum=0.6, nesterov=True)),
+        ("rmsprop", partial(torch.optim.RMSprop, alpha=0.99, momentum=0.9)),
+        ("rmsprop(alpha=0.8, momentum=0.3)", partial(torch.optim.RMSprop, alpha=0.8, momentum=0.3)),
+    ],
+)
+def test_an_optimizer_is_torchs_with_these_settings(text: str, torchs: partial[torch.optim.Optimizer]) -> None:
+    ours, its = (nn.Linear(4, 3, bias=False) for _ in range(2))
+    its.load_state_dict(ours.state_dict())
+    mine = optimizers.build(text, ours, weight_decay=0.1)
+    mine.param_groups[0]["lr"] = 0.03
+    expected = torchs(its.parameters(), lr=0.03, weight_decay=0.1)
+    for _ in range(4):
+        gradient = torch.randn(3, 4)
+        for net, optimizer in ((ours, mine), (its, expected)):
+            net.weight.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, its.weight)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_images_and_weights_lie_as_asked(channels_last: bool) -> None:
+    training, seen = begin(total_steps=1, channels_last=channels_last), []
+    training.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    list(fit(training))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert seen[0].is_contiguous(memory_format=layout)
+    assert training.net.body[0].weight.is_contiguous(memory_format=layout)  # type: ignore[union-attr, operator, index]
+
+
 def test_an_encoder_learns_more_slowly() -> None:
     net = Net()
     training = begin(net=net, encoder=list(net.body.parameters()), encoder_rate=0.1, schedule=Schedule(lambda _: 1.0))

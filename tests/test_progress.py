@@ -39,11 +39,16 @@ def test_it_says_how_far_how_well_how_fast_and_in_how_much_memory(
 
 
 def test_a_log_has_a_line_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
-    reports = [replace(REPORT, step=step, seconds=10.0 + step) for step in (0, 30, 59, 60, 90, 119, 125, 184)]
+    reports = [replace(REPORT, step=step, seconds=10.0 + 2 * step) for step in (0, 15, 29, 30, 45, 59, 62, 91)]
     name, *lines = shown(capsys, *(replace(report, epoch=report.step / 100) for report in reports))
     assert name == "enet-dice"
-    assert [line.split("epoch ")[1].split("/")[0] for line in lines] == ["0.6", "1.2", "1.8"]  # the last at the end
+    assert [line.split("epoch ")[1].split("/")[0] for line in lines] == ["0.3", "0.6", "0.9"]  # the last at the end
     assert max(map(len, lines)) <= 80
+
+
+def test_the_last_line_comes_once(capsys: pytest.CaptureFixture[str]) -> None:
+    _, *lines = shown(capsys, REPORT, replace(REPORT, step=100, seconds=500.0))
+    assert len(lines) == 1
 
 
 def test_what_goes_in_more_parts_than_asked_for_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

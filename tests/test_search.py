@@ -34,13 +34,15 @@ TABLE = pd.DataFrame(
 
 
 class Course:
-    """Scores that depend on the recipe alone; `die` is raised by the training of the trial of that number."""
+    """Scores that depend on the recipe alone; what `deaths` has of a number is raised by that trial's training, what
+    `late` has, after its second report."""
 
     def __init__(self) -> None:
         self.space = SimpleNamespace(classes=("road",))
         self.train = range(4)
         self.worth = {"enet": 0.1, "fastscnn": 0.3, "ddrnet23slim": 0.2}
         self.deaths: dict[int, BaseException] = {}
+        self.late: dict[int, BaseException] = {}
         self.begun: list[Recipe] = []
 
     def record(self, run: object) -> None: ...
@@ -60,7 +62,10 @@ class Course:
             report=SimpleNamespace(learning_rate=recipe.learning_rate),
             scores=SimpleNamespace(miou=miou, iou=(miou,)),
         )
-        yield from [look] * times
+        for number in range(times):
+            if number == 2 and (death := self.late.pop(len(self.begun), None)):
+                raise death
+            yield look
 
 
 class Parent(NullRun):
@@ -152,17 +157,23 @@ def test_a_killed_trial_is_trained_again_with_its_own_recipe_and_does_not_count(
     assert frame["network"].tolist()[:3].count(course.begun[1].network) == 1
 
 
-def test_a_search_that_was_killed_ends_as_one_that_was_not(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in the queue, in what is drawn at random, and in what the sampler draws from what it has seen."""
-    whole = finish(opened(course, trials=12)).trials()
+@pytest.mark.parametrize("pruner", search.PRUNERS)
+def test_a_search_that_was_killed_ends_as_one_that_was_not(
+    course: Course, monkeypatch: pytest.MonkeyPatch, pruner: str
+) -> None:
+    """Killed in the queue, in what is drawn at random, and in what the sampler draws from what it has seen; at a
+    trial's start, and when it was reported once."""
+    whole = finish(opened(course, trials=12, pruner=pruner)).trials()
+    assert (whole["state"] == "pruned").any() == (pruner != "none")
     monkeypatch.setattr(search, "key", lambda *_: "killed")
     again = Course()
-    again.deaths = {number: KeyboardInterrupt() for number in (2, 6, 12)}
-    for _ in range(3):
+    again.deaths = {number: KeyboardInterrupt() for number in (2, 12)}
+    again.late = {6: KeyboardInterrupt(), 10: KeyboardInterrupt()}
+    for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
-            finish(opened(again, trials=12))
+            finish(opened(again, trials=12, pruner=pruner))
     pd.testing.assert_frame_equal(
-        finish(opened(again, trials=12)).trials().drop(columns="number"), whole.drop(columns="number")
+        finish(opened(again, trials=12, pruner=pruner)).trials().drop(columns="number"), whole.drop(columns="number")
     )
 
 
@@ -197,28 +208,52 @@ def test_nothing_to_choose_from_is_a_failure(course: Course) -> None:
         finish(opened(course, trials=2)).finalists()
 
 
-def test_the_median_pruner_stops_what_is_behind(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the shipped settings: a third trial is stopped at its second report, unless its network has no complete
-    one, and so no finalist."""
-    monkeypatch.setattr(course, "worth", {"enet": 0.3, "fastscnn": 0.3, "ddrnet23slim": 0.1})
-    course.deaths = {3: Diverged("training diverged: loss nan")}
-    study = finish(opened(course, pruner="median", trials=3))
-    for _ in range(2):
-        study.study.enqueue_trial({"network": "ddrnet23slim", "loss": "focal", "learning_rate": 0.005, "crop": 0.5})
-    study = finish(opened(course, pruner="median", trials=5, finalists=3))
+@pytest.mark.parametrize(
+    ("pruner", "rates", "states"),
+    [
+        ("median", (0.005, 0.004, 0.006), ["complete", "pruned", "complete"]),
+        ("halving", (0.005, 0.004, 0.006), ["complete", "pruned", "complete"]),
+        ("none", (0.005, 0.004, 0.006), ["complete", "complete", "complete"]),
+    ],
+)
+def test_a_trial_competes_with_those_of_its_network_alone(
+    course: Course, pruner: str, rates: tuple[float, ...], states: list[str]
+) -> None:
+    """Two networks that learn faster do not stop the slow one's better recipes, nor does its own first trial, which
+    diverged when it was far ahead."""
+    course.worth = {"enet": 0.6, "fastscnn": 0.6, "ddrnet23slim": 0.1}
+    course.late = {3: Diverged("training diverged: loss nan")}
+    study = opened(course, pruner=pruner, trials=2)
+    finish(study)
+    for rate in (0.03, *rates):
+        study.study.enqueue_trial({"network": "ddrnet23slim", "loss": "focal", "learning_rate": rate, "crop": 0.5})
+    study = finish(opened(course, pruner=pruner, trials=6, finalists=3))
     frame = study.trials()
-    assert frame["network"].tolist()[2:] == ["ddrnet23slim"] * 3
-    assert frame["state"].tolist() == ["complete", "complete", "fail", "complete", "pruned"]
-    assert frame["reports"].tolist() == [REPORTS, REPORTS, 0, REPORTS, 2]
-    assert {recipe.network for recipe in study.finalists()} == {"enet", "fastscnn", "ddrnet23slim"}
+    assert frame["network"].tolist()[2:] == ["ddrnet23slim"] * 4
+    assert frame["state"].tolist() == ["complete", "complete", "fail", *states]
+    assert frame["reports"].tolist() == [REPORTS, REPORTS, 2, *(2 if one == "pruned" else REPORTS for one in states)]
+    slow = study.finalists()[2]
+    assert (slow.network, slow.learning_rate) == ("ddrnet23slim", 0.006)
 
 
-def test_halving_compares_with_trials_that_it_could_not_prune(course: Course) -> None:
-    """A network's first trial is spared, and its second competes with it all the same."""
-    study = opened(course, pruner="halving", trials=2, networks=("enet",))
-    for rate in (0.02, 0.003):
-        study.study.enqueue_trial({"network": "enet", "loss": "focal", "learning_rate": rate, "crop": 0.5})
-    assert finish(study).trials()["state"].tolist() == ["complete", "pruned"]
+def test_the_best_that_is_told_is_a_complete_one(course: Course) -> None:
+    course.late = {2: Diverged("training diverged: loss nan")}
+    study, running = finish(opened(course, trials=3)), Stage("search")
+    study.write(running)
+    running.place()
+    told = json.loads(Path("models/search/metrics.json").read_text())
+    frame = study.trials()
+    assert frame.loc[frame["val_miou"].idxmax(), "state"] == "fail"
+    assert (told["best_network"], told["complete"]) == ("ddrnet23slim", 2)
+
+
+def test_networks_for_which_there_are_too_few_trials_are_named(
+    course: Course, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened(course, trials=1)
+    assert "not tried: fastscnn, ddrnet23slim: search.trials (params.yaml) is 1: raise it" in capsys.readouterr().out
+    opened(course, trials=3)
+    assert "not tried" not in capsys.readouterr().out
 
 
 def test_runs_hold_every_setting(course: Course) -> None:

@@ -236,8 +236,7 @@ class Search(Section):
     finalists: Positive
     """Best trials that are trained at full budget: each network's best before any network's second."""
     pruner: Literal["median", "halving", "none"]
-    """Which Optuna pruner stops hopeless trials, of networks that have a complete one; it counts in shares of a trial.
-    Halving also compares with the reports of trials that were killed."""
+    """Which Optuna pruner stops a trial that is behind others of its network; it counts in shares of a trial."""
 
 
 class Distil(Section):

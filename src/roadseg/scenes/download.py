@@ -20,6 +20,7 @@ import urllib3
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from roadseg import paths
+from roadseg.bar import Minute
 from roadseg.config import Shipped
 from roadseg.errors import UserError, one_line
 from roadseg.scenes import archive as archives
@@ -171,8 +172,15 @@ class _Resuming:
             total = size + (begun if goes_on else 0)
             progress.update(task, completed=begun if goes_on else 0, total=total or None)
             self._stamp.write_text(reply.headers.get("ETag") or reply.headers.get("Last-Modified") or "")
+            minute = Minute()
+
+            def came(count: int) -> None:
+                progress.advance(task, count)
+                if not progress.console.is_interactive and minute.over():
+                    progress.console.print(progress.get_renderable())
+
             with self.part.open("ab" if goes_on else "wb") as file:
-                _copy(reply, file, lambda count: progress.advance(task, count))
+                _copy(reply, file, came)
             if total and self.part.stat().st_size != total:
                 raise requests.ConnectionError(f"{self.part.stat().st_size} of {total} bytes came")
 

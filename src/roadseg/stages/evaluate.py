@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.progress import track
 
 from roadseg import paths
+from roadseg.bar import track
 from roadseg.config import Config, Target
 from roadseg.deploy import engines, judge, latency
 from roadseg.deploy.engines import Form, Session

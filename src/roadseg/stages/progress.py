@@ -20,7 +20,7 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
     `parts`: in how many a batch is asked to go. That it goes in more, and each setback, is said once, on a line of its
     own.
 
-    Where there is no terminal, the line is printed anew every EVERY_S seconds of training, and at the end.
+    Where there is no terminal, the line is printed anew when EVERY_S seconds of training have passed, and at the end.
     """
     columns = (BarColumn(bar_width=8), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
     # rich forgets how fast it was after 30 s, and steps may be further apart
@@ -50,7 +50,8 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
             said += [f"{rate:.1f} images/s"] if rate else []
             said += [f"{memory_gb():.1f} GB"]
             progress.update(bar, completed=report.step / report.total_steps, said="  ".join(said))
-            if not progress.console.is_interactive and report.seconds >= printed + EVERY_S:
+            ended = report.step == report.total_steps  # then rich prints it, as it closes
+            if not progress.console.is_interactive and not ended and report.seconds >= printed + EVERY_S:
                 printed = report.seconds
                 progress.console.print(progress.get_renderable())
 

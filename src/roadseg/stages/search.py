@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pandas as pd
@@ -31,10 +31,43 @@ from roadseg.tracking import Parent, Run
 
 REPORTS = 3  # validation scores of a trial, at equal shares of its steps: what the pruner compares
 PRUNERS = {
-    "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=1),
+    "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=1),
     "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
     "none": lambda: optuna.pruners.NopPruner(),
 }
+
+
+class WithinNetwork(optuna.pruners.BasePruner):
+    """A pruner that holds a trial against those of its own network alone: networks that learn faster need not end
+    higher, so a slow one keeps its finalist, and its better recipes.
+
+    Nor does it see trials that failed. So a network's first trial is pruned by none, and a search that was killed
+    prunes as one that was not.
+    """
+
+    def __init__(self, pruner: optuna.pruners.BasePruner) -> None:
+        self.pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether to stop a trial that has reported."""
+        return self.pruner.prune(cast(optuna.Study, _OfNetwork(study, trial.params["network"])), trial)
+
+
+class _OfNetwork:
+    """A study that shows one network's trials, as far as pruners look at it."""
+
+    def __init__(self, study: optuna.Study, network: str) -> None:
+        self._study, self._network = study, network
+
+    def get_trials(self, *args: Any, **options: Any) -> list[optuna.trial.FrozenTrial]:
+        return [
+            trial
+            for trial in self._study.get_trials(*args, **options)
+            if trial.params.get("network") == self._network and trial.state != TrialState.FAIL
+        ]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
 
 
 def latency_table(config: Config, course: Course) -> pd.DataFrame:
@@ -99,11 +132,13 @@ class Search:
             study_name=self.key,
             storage=f"sqlite:///{_whole(paths.state('study', 'optuna.db'))}",
             direction="maximize",
-            pruner=PRUNERS[config.search.pruner](),
+            pruner=WithinNetwork(PRUNERS[config.search.pruner]()),
             load_if_exists=True,
         )
         self._recover()
         self._say_what_starts_at_random()
+        if untried := self.networks[config.search.trials :]:
+            print(f"not tried: {', '.join(untried)}: search.trials (params.yaml) is {config.search.trials}: raise it")
         course.record(parent)
         parent.params(_space_of(config, self.networks))
 
@@ -153,18 +188,12 @@ class Search:
                 result, rate = look.scores, look.report.learning_rate
                 run.metrics({"loss": look.loss, "learning_rate": rate, "val_miou": result.miou}, step=step)
                 trial.report(result.miou, step)
-                # the pruner is asked in any case: halving remembers who came to it, for later trials to compete with
-                if step < REPORTS - 1 and trial.should_prune() and self._known(recipe.network):
+                if step < REPORTS - 1 and trial.should_prune():
                     return result.miou, TrialState.PRUNED
         run.metrics(
             {f"iou_{name}": iou for name, iou in zip(course.space.classes, result.iou, strict=True) if iou is not None}
         )
         return result.miou, TrialState.COMPLETE
-
-    def _known(self, network: str) -> bool:
-        """Whether a trial of it is complete. Until then none is pruned: the pruner compares it with networks that learn
-        faster, which need not end higher, and only a complete trial can be a finalist."""
-        return any(trial.params["network"] == network for trial in self.study.get_trials(states=(TrialState.COMPLETE,)))
 
     def finalists(self) -> list[Recipe]:
         """The best complete trials, the best of each network before any network's second; no two of one name.
@@ -203,7 +232,7 @@ class Search:
     def write(self, running: Stage) -> None:
         """Places models/search/. No file holds a run id or a time: a later stage depends on them."""
         trials, chosen = self.trials(), self.finalists()
-        best = trials.nlargest(1, "val_miou").iloc[0]
+        best = trials[trials["state"] == "complete"].nlargest(1, "val_miou").iloc[0]
         self.table.to_csv(running.aside(paths.SEARCH / "latency.csv"), index=False)
         trials.to_csv(running.aside(paths.SEARCH / "trials.csv"), index=False)
         finalists = {"study": self.key, "finalists": [asdict(recipe) for recipe in chosen]}

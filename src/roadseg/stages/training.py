@@ -209,10 +209,10 @@ class Course:
         begun = before = training.step
         loss = 0.0
         for report in self.fit(training, recipe, epochs=epochs, reports=times * TICKS):
-            show(report, miou)
             loss += report.loss * (report.step - before)
             before = report.step
             if (due := report.step * times // report.total_steps) == done:
+                show(report, miou)
                 continue
             found, done = self.score(training), due
             miou = found.miou
