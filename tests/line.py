@@ -115,7 +115,7 @@ class Project:
             output, _ = process.communicate(timeout=600)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # or it runs on beside the tests that follow
-            output, _ = process.communicate()
+            output, _ = process.communicate(timeout=60)
             raise AssertionError(f"{' '.join(command)} hangs:\n{output}") from None
         assert process.returncode == code, output
         return output

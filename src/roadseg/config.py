@@ -236,7 +236,7 @@ class Search(Section):
     finalists: Positive
     """Best trials that are trained at full budget: each network's best before any network's second."""
     pruner: Literal["median", "halving", "none"]
-    """Which Optuna pruner stops a trial that is behind others of its network; it counts in shares of a trial."""
+    """Which Optuna pruner stops a trial that is behind its network's others, be it one; it counts in shares of one."""
 
 
 class Distil(Section):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from rich import get_console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from roadseg.bar import EVERY_S
@@ -20,18 +21,19 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
     `parts`: in how many a batch is asked to go. That it goes in more, and each setback, is said once, on a line of its
     own.
 
-    Where there is no terminal, the line is printed anew when EVERY_S seconds of training have passed, and at the end.
+    Where there is no terminal, the line is printed when EVERY_S seconds of training have passed, and at the end.
     """
+    log = not get_console().is_interactive
     columns = (BarColumn(bar_width=8), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
     # rich forgets how fast it was after 30 s, and steps may be further apart
-    with Progress(*columns, speed_estimate_period=1e9) as progress:
+    with Progress(*columns, speed_estimate_period=1e9, disable=log) as progress:
         progress.console.print(name, markup=False)  # on a line of its own: all the rest fits into 80 columns
         bar = progress.add_task("", total=1.0, said="")
         first: list[Report] = []
-        divided, setbacks, printed = parts, 0, 0.0
+        divided, setbacks, printed, news = parts, 0, 0.0, False
 
         def show(report: Report, miou: float | None) -> None:
-            nonlocal divided, setbacks, printed
+            nonlocal divided, setbacks, printed, news
             if not first:
                 first.append(report)
                 printed = report.seconds
@@ -50,12 +52,16 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
             said += [f"{rate:.1f} images/s"] if rate else []
             said += [f"{memory_gb():.1f} GB"]
             progress.update(bar, completed=report.step / report.total_steps, said="  ".join(said))
-            ended = report.step == report.total_steps  # then rich prints it, as it closes
-            if not progress.console.is_interactive and not ended and report.seconds >= printed + EVERY_S:
-                printed = report.seconds
+            news = True
+            if log and report.seconds >= printed + EVERY_S:
+                printed, news = report.seconds, False
                 progress.console.print(progress.get_renderable())
 
-        yield show
+        try:
+            yield show
+        finally:
+            if log and news:
+                progress.console.print(progress.get_renderable())
 
 
 def memory_gb() -> float:

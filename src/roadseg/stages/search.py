@@ -137,7 +137,7 @@ class Search:
         )
         self._recover()
         self._say_what_starts_at_random()
-        if untried := self.networks[config.search.trials :]:
+        if untried := self.networks[max(self.done, config.search.trials) :]:
             print(f"not tried: {', '.join(untried)}: search.trials (params.yaml) is {config.search.trials}: raise it")
         course.record(parent)
         parent.params(_space_of(config, self.networks))
