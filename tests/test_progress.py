@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from roadseg import bar
 from roadseg.engine import Report
 from roadseg.stages.progress import live
 
@@ -38,18 +39,33 @@ def test_it_says_how_far_how_well_how_fast_and_in_how_much_memory(
     assert len(line.rstrip()) <= 80
 
 
-def test_a_log_has_a_line_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
-    reports = [replace(REPORT, step=step, seconds=10.0 + 2 * step) for step in (0, 15, 29, 30, 45, 59, 62, 91)]
-    name, *lines = shown(capsys, *(replace(report, epoch=report.step / 100) for report in reports))
-    assert name == "enet-dice"
+def in_a_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *steps_at: tuple[int, float]
+) -> list[str]:
+    """The lines but for the first, where a report of each step comes at so many seconds."""
+    now = 0.0
+    monkeypatch.setattr(bar.time, "monotonic", lambda: now)
+    with live("enet-dice", epochs=4, scenes=300) as show:
+        for step, seconds in steps_at:
+            now = seconds
+            show(replace(REPORT, step=step, epoch=step / 100), None)
+    name, *lines = capsys.readouterr().out.splitlines()
+    assert name == "enet-dice" and max(map(len, lines)) <= 80
+    return lines
+
+
+def test_a_log_has_a_line_a_minute(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [(1, 0.0), (15, 30.0), (29, 59.0), (30, 60.0), (45, 90.0), (60, 119.0), (62, 125.0), (91, 184.0)]
+    lines = in_a_log(capsys, monkeypatch, *steps)
     assert [line.split("epoch ")[1].split("/")[0] for line in lines] == ["0.3", "0.6", "0.9"]  # the last at the end
-    assert max(map(len, lines)) <= 80
 
 
-def test_the_last_line_comes_once(capsys: pytest.CaptureFixture[str]) -> None:
-    for step in (66, 100):  # stopped, or at its end
-        _, *lines = shown(capsys, REPORT, replace(REPORT, step=step, seconds=500.0))
-        assert len(lines) == 1
+@pytest.mark.parametrize("step", [66, 100])
+def test_the_last_line_comes_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Of a training that was stopped, and of one at its end."""
+    assert len(in_a_log(capsys, monkeypatch, (1, 1.0), (step, 500.0))) == 1
 
 
 def test_what_goes_in_more_parts_than_asked_for_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import torch
 from rich import get_console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from roadseg.bar import EVERY_S
+from roadseg.bar import Minute
 from roadseg.engine import Report
 
 Show = Callable[[Report, float | None], None]
@@ -21,7 +21,7 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
     `parts`: in how many a batch is asked to go. That it goes in more, and each setback, is said once, on a line of its
     own.
 
-    Where there is no terminal, the line is printed when EVERY_S seconds of training have passed, and at the end.
+    Where there is no terminal, the line is printed once a minute, and at the end.
     """
     log = not get_console().is_interactive
     columns = (BarColumn(bar_width=8), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
@@ -30,13 +30,12 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
         progress.console.print(name, markup=False)  # on a line of its own: all the rest fits into 80 columns
         bar = progress.add_task("", total=1.0, said="")
         first: list[Report] = []
-        divided, setbacks, printed, news = parts, 0, 0.0, False
+        divided, setbacks, news, minute = parts, 0, False, Minute()
 
         def show(report: Report, miou: float | None) -> None:
-            nonlocal divided, setbacks, printed, news
+            nonlocal divided, setbacks, news
             if not first:
                 first.append(report)
-                printed = report.seconds
             if report.parts > divided:
                 divided = report.parts
                 note = f"out of memory: by step {report.step} a batch goes in {divided} parts (train.parts)"
@@ -52,9 +51,8 @@ def live(name: str, epochs: float, scenes: int, parts: int = 1) -> Iterator[Show
             said += [f"{rate:.1f} images/s"] if rate else []
             said += [f"{memory_gb():.1f} GB"]
             progress.update(bar, completed=report.step / report.total_steps, said="  ".join(said))
-            news = True
-            if log and report.seconds >= printed + EVERY_S:
-                printed, news = report.seconds, False
+            news = not (log and minute.over())
+            if not news:
                 progress.console.print(progress.get_renderable())
 
         try:
