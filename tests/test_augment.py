@@ -206,6 +206,10 @@ def test_scenes_come_as_often_as_their_weights_say() -> None:
     assert (counts >= np.floor(draws)).all() and (counts <= np.ceil(draws)).all()
     np.testing.assert_allclose(counts.mean(axis=0), draws, atol=0.08)
     assert len({tuple(one) for one in passes}) > 20
+    draws = [1.0, 1.41, 1.0]  # 3.41 in passes of 3: each comes a little less often
+    uneven = Batches(Scenes(3), even(10**9, 1, (32, 32)), seed=5, draws=draws)
+    counts = np.bincount([uneven.scene(i) for i in range(3 * 2000)], minlength=3)
+    np.testing.assert_allclose(counts / counts.sum(), np.array(draws) / sum(draws), atol=0.015)
     plain, ones = (Batches(Scenes(9), even(10**9, 1, (32, 32)), seed=5, draws=d) for d in (None, [1.0] * 9))
     assert [plain.scene(i) for i in range(50)] == [ones.scene(i) for i in range(50)]
     assert [Batches(Scenes(2), even(10**9, 1, (8, 8)), seed=0, draws=[3, 1]).scene(i) for i in range(4)].count(0) == 3

@@ -234,7 +234,7 @@ def test_a_trial_competes_with_those_of_its_network_alone(course: Course, pruner
     assert (slow.network, slow.learning_rate) == ("ddrnet23slim", 0.006)
 
 
-def test_the_best_that_is_told_is_a_complete_one(course: Course) -> None:
+def test_the_best_that_is_told_is_a_complete_one(course: Course, capsys: pytest.CaptureFixture[str]) -> None:
     course.late = {2: Diverged("training diverged: loss nan")}
     study, running = finish(opened(course, trials=3)), Stage("search")
     study.write(running)
@@ -243,6 +243,7 @@ def test_the_best_that_is_told_is_a_complete_one(course: Course) -> None:
     frame = study.trials()
     assert frame.loc[frame["val_miou"].idxmax(), "state"] == "fail"
     assert (told["best_network"], told["complete"]) == ("ddrnet23slim", 2)
+    assert "no finalist of fastscnn: no such trial came to its end" in capsys.readouterr().out
 
 
 def test_networks_for_which_there_are_too_few_trials_are_named(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from roadseg import labels
 from roadseg.errors import UserError
-from roadseg.scenes import index, png, sources
+from roadseg.scenes import draws, index, png, sources
 from roadseg.scenes.index import Scene
 from roadseg.scenes.sources import RawScene, bdd100k, cityscapes, kitti
 from roadseg.scenes.sources import camvid as camvid_source
@@ -273,7 +273,7 @@ def test_a_source_of_weight_0_is_scored_and_never_trained_on(tmp_path: Path, mon
     assert stems("elsewhere", kitti=0) == ["kitti2"]
     assert stems("elsewhere", kitti=3) == []
     weighted = segnet.settings(data__sources=names, data__weights={"kitti": 3})
-    assert index.draws(weighted) == [1, 1, 3, 3]
+    assert draws.by_source(weighted) == [1, 1, 3, 3]
     config = segnet.settings(data__sources=names, data__weights={"kitti": 0})
     assert [(source, scene.image.stem) for source, scene in index.unlabelled(config, None)] == [
         ("camvid", "camvid3"),

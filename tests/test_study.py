@@ -32,8 +32,13 @@ def test_every_variant_is_a_setting_that_there_is(path: Path, tmp_path: Path) ->
 
 
 def test_the_recipe_against_the_clock_is_a_run_of_its_own() -> None:
-    given = config.read(PROJECT / "params" / "camvid30.yaml")
+    path = PROJECT / "params" / "camvid30.yaml"
+    given = config.read(path)
     trainable.check(given)
+    values = yaml.safe_load(path.read_text())
+    for section, settings in PARAMS.items():
+        keys = set(settings) if isinstance(settings, dict) else None
+        assert section == "sources" or keys is None or set(values[section]) == keys, "DVC asks for each"
     assert given.data.sources == ("camvid",) and given.train.initial == "random"
 
 

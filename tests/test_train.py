@@ -21,6 +21,8 @@ from roadseg.engine import Report
 from roadseg.errors import UserError
 from roadseg.metrics import Scores
 from roadseg.scenes import index
+from roadseg.scenes.batches import Batches
+from roadseg.scenes.plan import even
 from roadseg.stages import profile, score, train, trainable, training
 from roadseg.stages.stage import stage
 from roadseg.stages.training import Course, Recipe
@@ -29,6 +31,17 @@ from tests.test_overfit import STREETS, prepared
 
 PROJECT = Path(__file__).resolve().parents[1]
 RECIPE = Recipe("fastscnn", "dice", 0.004, 1.0)
+CLASS_AWARE = {"max_share": 0.5, "oversample": 1.0}
+FIVE = {"streets": STREETS["streets"] | {"scenes_per_drive": 5}}
+
+
+def sampled_by_class(course: Course, crops: int) -> bool:
+    """Whether so many crops come from other scenes than they would without class-aware sampling."""
+    aware, plain = (
+        Batches(course.train, even(10**9, 1, (64, 96)), seed=course.config.seed, draws=draws)
+        for draws in (course.draws, None)
+    )
+    return [aware.scene(i) for i in range(crops)] != [plain.scene(i) for i in range(crops)]
 
 
 def finalist(network: str) -> Path:
@@ -58,12 +71,13 @@ def killed(network: str, workspace: Path, path: Path, wait: float) -> int:
 
 @pytest.mark.parametrize("network", ["fastscnn", "enet", "ppliteseg_t"])
 def test_a_killed_training_resumed_is_the_same_bit_for_bit(workspace: Path, network: str) -> None:
-    """kill -9 between checkpoints, in a process of its own; shuffling, class-aware crops, flips, phases, dropout, batch
-    norm, EMA and optimizer go on as if nothing had happened."""
+    """kill -9 between checkpoints, in a process of its own; shuffling, class-aware sampling and crops, flips, phases,
+    dropout, batch norm, EMA and optimizer go on as if nothing had happened."""
     phases = [{"share": 0.4, "scale": 0.75, "batch": 2}, {"share": 0.6, "rate": 0.5}]
-    of_training = {"epochs": 5, "batch": 2, "schedule": "cosine", "clip": 1.0, "max_share": 0.5, "phases": phases}
-    given = prepared(sources=STREETS, train=of_training)
+    of_training = {"epochs": 5, "batch": 2, "validate_every": 1.25, "schedule": "cosine", "clip": 1.0, "phases": phases}
+    given = prepared(sources=FIVE, train=of_training | CLASS_AWARE)
     profile.run(given)
+    assert sampled_by_class(Course.open(given), crops=20)
     whole = checkpoint.load(finalist(network))
     checkpoints = paths.state("checkpoints", "")
     [path] = checkpoints.glob("*.pt")
@@ -84,8 +98,9 @@ def test_a_killed_training_resumed_is_the_same_bit_for_bit(workspace: Path, netw
 
 def test_a_training_repeated_is_the_same_with_any_number_of_workers(workspace: Path) -> None:
     """The files that the stage leaves, byte by byte, with crops drawn in the step's own thread, and by two others."""
-    given, written = prepared(sources=STREETS, train={"epochs": 3, "batch": 2, "max_share": 0.5, "mixup": 0.2}), []
+    given, written = prepared(sources=FIVE, train={"epochs": 3, "batch": 2, "mixup": 0.2, **CLASS_AWARE}), []
     profile.run(given)
+    assert sampled_by_class(Course.open(given), crops=15)
     for workers in (0, 2, 2):
         settings = given.train.model_copy(update={"workers": workers})
         config = given.model_copy(update={"train": settings})
@@ -237,8 +252,11 @@ def test_class_weights_of_other_classes_or_damaged_ones_are_refused(workspace: P
     path = paths.PROFILE / "weights.json"
     whole = json.loads(path.read_text())
     other = {name: values[:11] if isinstance(values, list) else values for name, values in whole.items()}
+    others = r"of other classes than cityscapes19's \(params.yaml: data.space\): run the profile stage again"
     for text, said in (
-        (json.dumps(other), r"of 11 classes, data.space \(params.yaml\) has 19: run profile again"),
+        (json.dumps(other), others),
+        (json.dumps(whole | {"classes": ["street", *whole["classes"][1:]]}), others),
+        (json.dumps(whole | {"enet": whole["enet"][1:]}), others),
         (json.dumps(whole)[:-5], "damaged: run the profile stage again"),
         ("3", "damaged: run the profile stage again"),
     ):

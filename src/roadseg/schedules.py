@@ -60,8 +60,8 @@ def cosine(restarts: float = 0, warm_up: float = WARM_UP) -> Schedule:
 def one_cycle(
     rise: float = 0.3, start: float = 25.0, end: float = 25e4, low_momentum: float = 0.0, high_momentum: float = 0.0
 ) -> Schedule:
-    """Smith & Topin 2017 as torch does it, defaults included (OneCycleLR): half a cosine up from 1 / `start` to 1 over
-    a share `rise`, half a cosine down to 1 / `end`.
+    """Smith & Topin 2017 as torch does it (OneCycleLR), its defaults for the rate included: half a cosine up from
+    1 / `start` to 1 over a share `rise`, half a cosine down to 1 / `end`.
 
     With both momenta (torch's are 0.85 and 0.95), momentum goes from the high one to the low one and back.
     """

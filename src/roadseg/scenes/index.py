@@ -98,12 +98,6 @@ def labelled(config: Config, split: str) -> list[Scene]:
     return [scene for _, scene in of_run(config) if scene.split == split and scene.label]
 
 
-def draws(config: Config) -> list[float]:
-    """How often training draws each scene of `labelled(config, "train")`, in that order, by data.weights."""
-    pairs = (source for source, scene in of_run(config) if scene.split == "train" and scene.label)
-    return [config.data.weights.get(source, 1.0) for source in pairs]
-
-
 def unlabelled(config: Config, most: int | None) -> list[tuple[str, Scene]]:
     """(source, scene) of data.sources without labels: at most so many of each source, spread over it; None is all."""
     by_source: dict[str, list[Scene]] = {source: [] for source in config.data.sources}

@@ -232,7 +232,10 @@ class Search:
     def write(self, running: Stage) -> None:
         """Places models/search/. No file holds a run id or a time: a later stage depends on them."""
         trials, chosen = self.trials(), self.finalists()
-        best = trials[trials["state"] == "complete"].nlargest(1, "val_miou").iloc[0]
+        complete = trials[trials["state"] == "complete"]
+        best = complete.nlargest(1, "val_miou").iloc[0]
+        if lost := sorted(set(trials["network"]) - set(complete["network"])):
+            print(f"no finalist of {', '.join(lost)}: no such trial came to its end; see models/search/trials.csv")
         self.table.to_csv(running.aside(paths.SEARCH / "latency.csv"), index=False)
         trials.to_csv(running.aside(paths.SEARCH / "trials.csv"), index=False)
         finalists = {"study": self.key, "finalists": [asdict(recipe) for recipe in chosen]}
@@ -240,7 +243,7 @@ class Search:
         summary = {
             "best_val_miou": float(best["val_miou"]),
             "best_network": best["network"],
-            "complete": int((trials["state"] == "complete").sum()),
+            "complete": len(complete),
             "pruned": int((trials["state"] == "pruned").sum()),
         }
         running.json(paths.SEARCH / "metrics.json", summary)

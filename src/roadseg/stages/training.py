@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -26,9 +27,10 @@ from roadseg.errors import UserError
 from roadseg.labels import LabelSpace
 from roadseg.metrics import Scores, scores
 from roadseg.nets import backbones, initial
-from roadseg.scenes import index, sources
+from roadseg.scenes import draws, index, sources
 from roadseg.scenes.augment import MEAN, STD, Augmentation, crop_size
 from roadseg.scenes.batches import Batches
+from roadseg.scenes.index import Scene
 from roadseg.scenes.pack import Pack, pack
 from roadseg.scenes.plan import Plan, plan
 from roadseg.stages import teacher
@@ -105,21 +107,23 @@ class Course:
         if not profile.is_file():
             raise UserError(f"{profile} is missing: run the profile stage first")
         space = sources.space_of(config)
-        weights = _weights(profile, len(space.classes))
+        weights = _weights(profile, space)
         long_side, limit = config.train.long_side, config.train.cache_gb
         scenes = index.labelled(config, "train")
+        often = np.array(draws.by_source(config))
+        if config.train.oversample:
+            often = draws.by_classes(often, _shown(scenes, space.classes), config.train.oversample)
         skip = config.train.skip_unreadable
         train = pack(scenes, long_side=long_side, own_labels=False, skip_unreadable=skip, limit_gb=limit)
         for line in train.left_out:
             print(f"left out: {line}")
-        draws = index.draws(config)
         return cls(
             config=config,
             space=space,
             train=train,
             val=pack(index.labelled(config, "val"), long_side=long_side, limit_gb=limit),
             weights=weights,
-            draws=tuple(draws[place] for place in train.places),
+            draws=tuple(often[train.places].tolist()),
             teacher=teacher.load(config.train.distil, space) if config.train.distil else None,
             device=engine.default_device(),
         )
@@ -226,16 +230,30 @@ class Course:
         return scores(matrices.sum(axis=0))
 
 
-def _weights(path: Path, classes: int) -> dict[str, list[float]]:
-    """Of so many classes, by name. UserError where the profile was made of others, or is damaged."""
+def _weights(path: Path, space: LabelSpace) -> dict[str, list[float]]:
+    """Of the space's classes, by name. UserError where the profile was made of others, or is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         weights = {name: list(found[name]) for name in CLASS_WEIGHTS if name in found}
-    except (ValueError, TypeError):
+        classes = list(found["classes"])
+    except (ValueError, TypeError, KeyError):
         raise UserError(f"{path} is damaged: run the profile stage again") from None
-    if odd := {len(values) for values in weights.values()} - {classes}:
-        raise UserError(f"{path} is of {min(odd)} classes, data.space (params.yaml) has {classes}: run profile again")
+    if classes != list(space.classes) or {len(values) for values in weights.values()} != {len(classes)}:
+        raise UserError(
+            f"{path} is of other classes than {space.name}'s (params.yaml: data.space): run the profile stage again"
+        )
     return weights
+
+
+def _shown(scenes: Sequence[Scene], classes: Sequence[str]) -> np.ndarray:
+    """bool [scenes, C]: which classes each scene shows, by the profile, which leaves out less than half a millionth of
+    a scene. UserError where it is of other scenes."""
+    path = paths.PROFILE / "scenes.csv"
+    table = pd.read_csv(path, dtype={"label_sha256": str}).set_index(["label", "label_sha256"])
+    asked = [(scene.label.as_posix(), scene.label_sha256) for scene in scenes if scene.label]
+    if missing := set(asked) - set(table.index):
+        raise UserError(f"{path} does not know {min(missing)[0]} as it is now: run the profile stage again")
+    return (table.loc[asked][[f"share_{name}" for name in classes]] > 0).to_numpy()
 
 
 LIBRARIES = ("torch", "albumentations", "numpy", "opencv-python-headless", "pillow")
