@@ -44,8 +44,9 @@ CHOSEN = """## LMFFNet and RegSeg
 
 One of the two was to be taken, the better one from scratch here. After 4 epochs of CamVid at 240x180, three seeds each,
 LMFFNet has 41.3 +- 4.3 % on the validation split and 35.2 +- 1.3 on the test split, RegSeg 35.2 +- 2.6 and 32.1 +- 1.5
-([the study](studies/small.md)): LMFFNet learns more in an epoch, and takes 1.4 times as long for it. Equal minutes and
-long trainings were not compared; with 2.5 times the parameters RegSeg has fewer multiply-adds. Both are in the zoo."""
+([the study](studies/small.md)): LMFFNet learns more in an epoch, and takes 1.2 to 1.4 times as long, by
+the hour. Equal minutes and long trainings were not compared; with 2.5 times the parameters RegSeg has fewer
+multiply-adds. Both are in the zoo."""
 
 
 CEILING = """What can be drawn at all sets a limit: logits at an eighth of 240x180, trained as free numbers in a

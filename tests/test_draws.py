@@ -1,6 +1,5 @@
 """How often training draws each scene: against a loop, and through the profile."""
 
-import shutil
 from math import sqrt
 from pathlib import Path
 
@@ -65,12 +64,23 @@ def test_training_draws_by_class_what_is_left_of_the_scenes(workspace: Path, mon
 def test_a_profile_of_other_scenes_is_refused_before_they_are_packed(workspace: Path, column: str) -> None:
     given = prepared(sources=FIVE, train={"oversample": 1.0})
     profile.run(given)
-    shutil.rmtree(paths.state("packs"), ignore_errors=True)
     path = paths.PROFILE / "scenes.csv"
     table = pd.read_csv(path)
     changed = table["label"].iloc[0]
     table.loc[0, column] = "changed"
+    table.loc[table["split"] == "test", ["label", "label_sha256"]] = None  # as where there are none
     table.to_csv(path, index=False)
     with pytest.raises(UserError, match=rf"^{path} does not know {changed} as it is now: run the profile stage again"):
         Course.open(given)
     assert not list(paths.state("packs").glob("*"))
+
+
+def test_a_damaged_profile_is_one_line(workspace: Path) -> None:
+    given = prepared(sources=FIVE, train={"oversample": 1.0})
+    profile.run(given)
+    path = paths.PROFILE / "scenes.csv"
+    whole = path.read_text()
+    for text in ("", whole.replace("share_road", "share_street"), whole.replace("label_sha256", "digest")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=rf"^{path} is damaged: run the profile stage again"):
+            Course.open(given)

@@ -297,8 +297,8 @@ class Train(Section):
     max_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Largest share that one class may have of a crop, else it is drawn anew (class-aware cropping); 1: any."""
     oversample: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Scenes with a class that less than this share of what is drawn shows come more often (class-aware sampling),
-    sqrt(oversample / share) times; 0: none. See `roadseg.scenes.draws.by_classes`."""
+    """Scenes with a class that less than this share of what is drawn shows come sqrt(oversample / share) times as often
+    as others, in as many steps (class-aware sampling); 0: none. See `roadseg.scenes.draws.by_classes`."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixup (Zhang et al. 2018); 0 mixes nothing. It needs two crops a step, of each process."""
     clip: Annotated[float, Field(gt=0)] | None = None

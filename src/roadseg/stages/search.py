@@ -235,7 +235,7 @@ class Search:
         complete = trials[trials["state"] == "complete"]
         best = complete.nlargest(1, "val_miou").iloc[0]
         if lost := sorted(set(trials["network"]) - set(complete["network"])):
-            print(f"no finalist of {', '.join(lost)}: no such trial came to its end; see models/search/trials.csv")
+            print(f"{', '.join(lost)}: no trial came to its end, so none is a finalist; see models/search/trials.csv")
         self.table.to_csv(running.aside(paths.SEARCH / "latency.csv"), index=False)
         trials.to_csv(running.aside(paths.SEARCH / "trials.csv"), index=False)
         finalists = {"study": self.key, "finalists": [asdict(recipe) for recipe in chosen]}

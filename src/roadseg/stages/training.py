@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import torch
 from torch import nn
 
 from roadseg import closure, distributed, engine, kernels, losses, nets, paths, schedules
-from roadseg.config import CLASS_WEIGHTS, Config
+from roadseg.config import Config
 from roadseg.engine import Teacher, Training
 from roadseg.engine.precision import resolve
 from roadseg.errors import UserError
@@ -30,10 +29,9 @@ from roadseg.nets import backbones, initial
 from roadseg.scenes import draws, index, sources
 from roadseg.scenes.augment import MEAN, STD, Augmentation, crop_size
 from roadseg.scenes.batches import Batches
-from roadseg.scenes.index import Scene
 from roadseg.scenes.pack import Pack, pack
 from roadseg.scenes.plan import Plan, plan
-from roadseg.stages import teacher
+from roadseg.stages import profiled, teacher
 
 if TYPE_CHECKING:  # a training's key is a digest of what it imports: records and progress are no part of it
     from roadseg.stages.progress import Show
@@ -103,16 +101,13 @@ class Course:
     def open(cls, config: Config) -> "Course":
         """Packs the training and validation scenes (cached) and reads the class weights of the profile. UserError
         where there is none."""
-        profile = paths.PROFILE / "weights.json"
-        if not profile.is_file():
-            raise UserError(f"{profile} is missing: run the profile stage first")
         space = sources.space_of(config)
-        weights = _weights(profile, space)
+        weights = profiled.weights(space)
         long_side, limit = config.train.long_side, config.train.cache_gb
         scenes = index.labelled(config, "train")
         often = np.array(draws.by_source(config))
-        if config.train.oversample:
-            often = draws.by_classes(often, _shown(scenes, space.classes), config.train.oversample)
+        if config.train.oversample and scenes:
+            often = draws.by_classes(often, profiled.shows(scenes, space.classes), config.train.oversample)
         skip = config.train.skip_unreadable
         train = pack(scenes, long_side=long_side, own_labels=False, skip_unreadable=skip, limit_gb=limit)
         for line in train.left_out:
@@ -228,32 +223,6 @@ class Course:
         """Scores of the averaged weights on the validation split, at the labels' own resolution."""
         matrices = engine.evaluate(training.ema.net, self.val, classes=len(self.space.classes), device=self.device)
         return scores(matrices.sum(axis=0))
-
-
-def _weights(path: Path, space: LabelSpace) -> dict[str, list[float]]:
-    """Of the space's classes, by name. UserError where the profile was made of others, or is damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        weights = {name: list(found[name]) for name in CLASS_WEIGHTS if name in found}
-        classes = list(found["classes"])
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{path} is damaged: run the profile stage again") from None
-    if classes != list(space.classes) or {len(values) for values in weights.values()} != {len(classes)}:
-        raise UserError(
-            f"{path} is of other classes than {space.name}'s (params.yaml: data.space): run the profile stage again"
-        )
-    return weights
-
-
-def _shown(scenes: Sequence[Scene], classes: Sequence[str]) -> np.ndarray:
-    """bool [scenes, C]: which classes each scene shows, by the profile, which leaves out less than half a millionth of
-    a scene. UserError where it is of other scenes."""
-    path = paths.PROFILE / "scenes.csv"
-    table = pd.read_csv(path, dtype={"label_sha256": str}).set_index(["label", "label_sha256"])
-    asked = [(scene.label.as_posix(), scene.label_sha256) for scene in scenes if scene.label]
-    if missing := set(asked) - set(table.index):
-        raise UserError(f"{path} does not know {min(missing)[0]} as it is now: run the profile stage again")
-    return (table.loc[asked][[f"share_{name}" for name in classes]] > 0).to_numpy()
 
 
 LIBRARIES = ("torch", "albumentations", "numpy", "opencv-python-headless", "pillow")
