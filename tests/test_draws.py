@@ -12,7 +12,8 @@ from roadseg.errors import UserError
 from roadseg.scenes import draws
 from roadseg.stages import profile, training
 from roadseg.stages.training import Course
-from tests.test_train import FIVE, RECIPE, prepared
+from tests.test_overfit import prepared
+from tests.test_train import FIVE, RECIPE
 
 
 def repeats(scenes: list[set[int]], rare: float, often: list[float]) -> list[float]:
